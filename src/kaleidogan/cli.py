@@ -1,0 +1,80 @@
+"""`kaleidogan COMMAND key=value ...`: every command is a function, configured in `conf/COMMAND.yaml`."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from kaleidogan import commandline, config
+
+COMMANDS = {
+    "train": "train a GAN on pictures, or go on with a run",
+    "generate": "make pictures with a trained one",
+    "prepare": "turn a heap of pictures into shards to train from",
+}
+SUPPLIED = frozenset({"run", "folder", "callbacks", "loggers", "config", "choices", "overrides"})
+"""Parameters that a program fills in itself, wherever a signature has them."""
+
+
+def main() -> None:
+    """Run the command that the first argument names."""
+    command, *arguments = sys.argv[1:] or ["--help"]
+    if command in COMMANDS:
+        run(command, arguments, program=f"kaleidogan {command}")
+        return
+    lines = [f"  kaleidogan {name:<10} {text}" for name, text in COMMANDS.items()]
+    usage = "\n".join(["Commands, each with its own --help:", *lines])
+    if command in ("-h", "--help", "help"):
+        print(usage)
+        return
+    near = config.nearest(command, list(COMMANDS))
+    _fail(f"there is no command '{command}'" + (f"; did you mean {near}?" if near else "") + f"\n{usage}")
+
+
+def run(command: str, arguments: Sequence[str], program: str) -> None:
+    """Compose the configuration with Hydra, check it, and call the command; errors end with status 1."""
+    if {"-h", "--help"} & set(arguments):
+        print(commandline.help_text(command, program, arguments))
+        return
+    try:
+        flags, overrides = commandline.read_overrides(arguments)
+    except config.ConfigError as error:
+        _fail(str(error))
+    if command == "train" and not any(o.startswith(("model=", "data=", "experiment=")) for o in overrides):
+        overrides.append("experiment=first_light")
+    import hydra
+
+    sys.argv = [program, *flags, *overrides]
+    hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=command)(call)()
+
+
+def call(cfg: Any) -> float | None:
+    """Check a composed configuration and call the function that its target names."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    debug = bool(cfg.get("debug", False))
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        assert isinstance(plain, dict)
+        checked = config.check({str(key): value for key, value in plain.items()}, supplied=SUPPLIED)
+        hydra = HydraConfig.get()
+        about = {
+            "config": checked,
+            "choices": dict(hydra.runtime.choices),
+            "overrides": list(hydra.overrides.task),
+        }
+        takes = config.read_signature(checked[config.TARGET]).parameters
+        arguments = {key: value for key, value in {**checked, **about}.items() if key in takes}
+        return config.locate(checked[config.TARGET])(**arguments)  # type: ignore[no-any-return]
+    except (ValueError, OSError, OmegaConfBaseException) as error:
+        if debug:
+            raise
+        hint = "" if isinstance(error, config.ConfigError) else "\n(debug=true shows where this comes from)"
+        _fail(f"{error}{hint}")
+
+
+def _fail(message: str) -> NoReturn:
+    sys.stdout.flush()
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(1)

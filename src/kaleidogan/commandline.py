@@ -1,0 +1,157 @@
+"""The command line: what the user typed -> overrides that Hydra reads as they were meant, and `--help`."""
+
+import textwrap
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kaleidogan.config import (
+    COMPUTED,
+    CONF,
+    REQUIRED,
+    TARGET,
+    ConfigError,
+    Signature,
+    nearest,
+    read_signature,
+)
+
+FREE_TEXT = {"text", "seeds", "path", "source", "out", "checkpoint", "resume", "name", "labels", "root"}
+"""The last word of the keys whose value is taken as it stands: Hydra's grammar would split a `=`, a comma,
+a space or an apostrophe in it."""
+
+
+def options_of(group: str) -> list[str]:
+    """The options of a configuration group: the YAML files in its folder."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """The configuration groups: the folders of `conf/`."""
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+def read_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split arguments into flags and overrides, with the overrides as Hydra needs them.
+
+    `key=value` becomes `++key=value`: which keys there are is decided by the signatures, not by what YAML
+    happens to list. Free text is quoted. A group's option is checked here, for a better answer.
+
+    Raises:
+        ConfigError: for an option that a group does not have, or an argument without `=`.
+    """
+    flags = [a for a in arguments if a.startswith("-")]
+    for before, argument in pairwise(arguments):
+        flags += [argument] if before in ("--cfg", "-c", "--package", "-p") else []
+    sweeping = "-m" in flags or "--multirun" in flags
+    overrides = []
+    for argument in arguments:
+        if argument in flags:
+            continue
+        key, equals, value = argument.partition("=")
+        if argument.startswith("~"):
+            overrides.append(argument)
+        elif not equals:
+            raise ConfigError(f"'{argument}' is neither a flag nor key=value; see --help")
+        elif key in groups() or key.startswith(("hydra.", "hydra/", "+hydra", "++hydra")):
+            _check_option(key, value, sweeping)
+            overrides.append(argument)
+        else:
+            prefix = "" if key.startswith("+") else "++"
+            overrides.append(f"{prefix}{key}={_quote(key, value, sweeping)}")
+    return flags, overrides
+
+
+def _check_option(group: str, value: str, sweeping: bool) -> None:
+    if group not in groups() or value in ("null", ""):
+        return
+    valid = options_of(group)
+    for option in value.split(",") if sweeping else [value]:
+        if option not in valid:
+            near = nearest(option, valid)
+            hint = f"did you mean {group}={near}?" if near else f"there are: {', '.join(valid)}"
+            raise ConfigError(f"{group}={option}: there is no such option; {hint}")
+
+
+def _quote(key: str, value: str, sweeping: bool) -> str:
+    """Quote free text; in a sweep, a comma outside of quotes still parts the values."""
+    is_text = key.lstrip("+").split(".")[-1] in FREE_TEXT
+    if not is_text or value in ("", "null") or value[0] in "'\"" or (sweeping and "," in value):
+        return value
+    # Hydra reads a backslash as an escape only before a quote or at the end.
+    escaped = value.replace("\\'", "\\\\'").replace("'", "\\'")
+    escaped += "\\" if escaped.endswith("\\") else ""
+    return f"'{escaped}'"
+
+
+def header(path: Path) -> str:
+    """What a YAML file says of itself: its first comment, after Hydra's own `@package`."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next(line.removeprefix("#").strip() for line in lines if not line.startswith("# @package"))
+
+
+def help_text(command: str, program: str, overrides: Sequence[str]) -> str:
+    """All that a command understands: its keys, the groups with their options, and a chosen model's keys."""
+    conf = yaml.safe_load((CONF / f"{command}.yaml").read_text(encoding="utf-8"))
+    signature = read_signature(conf[TARGET])
+    lines = [signature.doc.splitlines()[0], "", f"  {program} [key=value ...] [--help]", ""]
+    if example := header(CONF / f"{command}.yaml"):
+        lines += [f"  e.g. {example}", ""]
+    plain = {k: p for k, p in signature.parameters.items() if k in conf or p.default is not REQUIRED}
+    plain = {k: p for k, p in plain.items() if not p.takes_nodes}
+    lines += ["Keys", *_key_lines(Signature("", "", plain), conf), ""]
+    used = [d for d in conf.get("defaults", []) if isinstance(d, dict)]
+    names = [str(key).split("/")[-1] for d in used for key in d if "hydra" not in str(key)]
+    chosen = {str(k): v for d in used for k, v in d.items()} | _choices(overrides)
+    for group in names:
+        lines += [f"{group}=" + (f"  (default: {chosen[group]})" if chosen.get(group) else "")]
+        for option in options_of(group):
+            lines += [f"  {option:<14} {_clip(header(CONF / group / f'{option}.yaml'), 92)}"]
+    lines += [""] if names else []
+    for group in ("model", "data", "task"):
+        lines += _node_lines(group, chosen.get(group), given=conf.get(group) or {})
+    return "\n".join(lines)
+
+
+def _choices(overrides: Sequence[str]) -> dict[str, Any]:
+    pairs = (override.partition("=") for override in overrides)
+    return {key: value for key, _, value in pairs if key in groups()}
+
+
+def _node_lines(group: str, option: Any, given: dict[str, Any]) -> list[str]:
+    path = CONF / group / f"{option}.yaml"
+    if not path.is_file():
+        return []
+    node = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if TARGET not in node:
+        return []
+    lines = _key_lines(read_signature(node[TARGET]), {**node, **given}, prefix=f"{group}.")
+    return [f"Keys of {group}={option}", *lines, ""]
+
+
+def _key_lines(signature: Signature, values: dict[str, Any], prefix: str = "") -> list[str]:
+    lines = []
+    for name, parameter in signature.parameters.items():
+        value = values.get(name, parameter.default)
+        # What a part is given from the top is set at the top.
+        if (isinstance(value, str) and value.startswith("${")) or isinstance(value, dict):
+            continue
+        start = f"  {prefix + name:<24} {_shown(value):<14} "
+        text = textwrap.wrap(parameter.doc, 110 - 42) or [""]
+        lines += [start + text[0], *(" " * 42 + more for more in text[1:])]
+    return lines
+
+
+def _shown(value: Any) -> str:
+    """A default as it would be typed."""
+    if isinstance(value, tuple | list):
+        return f"[{','.join(_shown(entry) for entry in value)}]"
+    words = {id(REQUIRED): "(needed)", id(COMPUTED): "(computed)", id(None): "null"}
+    return words.get(id(value), str(value).lower() if isinstance(value, bool) else str(value))
+
+
+def _clip(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3].rstrip() + "..."

@@ -1,0 +1,1 @@
+"""The networks, in plain PyTorch: a whole model in one file."""

@@ -1,0 +1,154 @@
+"""Checkpoint -> generator -> pictures, the same for a seed whatever is made beside it."""
+
+import importlib
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor, nn
+
+from kaleidogan import __version__
+from kaleidogan.settings import size_of
+from kaleidogan.training import checkpoint as checkpoints
+
+Pixels = NDArray[np.uint8]
+GENERATORS = "kaleidogan.models."
+"""A checkpoint names its generator's class; nothing outside of this package is imported for one."""
+CHUNK = 16
+"""Pictures made at once. A constant, and the last chunk is filled up: convolutions of another batch size
+differ in the last bits, and a seed's picture should not depend on which seeds are made beside it."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained generator: the averaged network in eval mode, and where it is from."""
+
+    generator: nn.Module
+    path: Path
+    digest: str
+    images_seen: int
+    options: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator's parameters are."""
+        return next(self.generator.parameters()).device
+
+
+def load_generator(path: Path, device: str | torch.device = "cpu") -> Trained:
+    """Build the averaged generator of a checkpoint.
+
+    Raises:
+        CheckpointError: if the file cannot be read, or names a generator that is not ours.
+    """
+    checkpoint = checkpoints.load(path)
+    options = checkpoint["hyper_parameters"]
+    generator = build_generator(checkpoint["generator"], options)
+    weights = {
+        key.removeprefix("average."): value
+        for key, value in checkpoint["state_dict"].items()
+        if key.startswith("average.")
+    }
+    generator.load_state_dict(weights)
+    return Trained(
+        generator=generator.to(device).eval().requires_grad_(False),
+        path=path,
+        digest=checkpoints.digest(path),
+        images_seen=checkpoint["state_dict"]["_extra_state"]["images_seen"],
+        options=options,
+    )
+
+
+def build_generator(name: str, options: dict[str, Any]) -> nn.Module:
+    """Build a generator by its class's full name, from those of a model's options that it takes.
+
+    Raises:
+        CheckpointError: if the name is not one of our networks.
+    """
+    module, _, cls = name.rpartition(".")
+    if not name.startswith(GENERATORS) or not cls.isidentifier():
+        raise checkpoints.CheckpointError(f"the checkpoint's generator '{name}' is not one of {GENERATORS}*")
+    network = getattr(importlib.import_module(module), cls)
+    wanted = {key: options[key] for key in inspect.signature(network).parameters if key in options}
+    wanted["resolution"] = size_of(wanted["resolution"])
+    built: nn.Module = network(**wanted)
+    return built
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read a list of seeds such as `0-35` or `1,5,20-30`.
+
+    Raises:
+        ValueError: names the part that cannot be read.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) < int(first):
+            raise ValueError(f"seeds '{text}': '{part}' is neither a number nor a range like 0-35")
+        if int(last or first) > 2**32 - 1:
+            raise ValueError(f"seeds '{text}': {last or first} is above 4294967295")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+def latents(seeds: Sequence[int], dim: int) -> Float[Tensor, "n z"]:
+    """One latent a seed from N(0, 1), by the old NumPy generator that the field's seeds refer to."""
+    drawn = [np.random.RandomState(seed).standard_normal(dim) for seed in seeds]
+    return torch.from_numpy(np.stack(drawn).astype(np.float32))
+
+
+@torch.no_grad()
+def synthesize(
+    generator: nn.Module, z: Float[Tensor, "n z"], psi: float = 1.0
+) -> Iterator[Float[Tensor, "c h w"]]:
+    """Make the picture of each latent, in [-1, 1] on the CPU, in chunks of one constant size."""
+    device = next(generator.parameters()).device
+    for chunk in torch.split(z, CHUNK):
+        filled = torch.cat([chunk, chunk[-1:].expand(CHUNK - len(chunk), -1)])
+        yield from generator(filled.to(device), psi=psi)[: len(chunk)].float().cpu()
+
+
+def to_uint8(image: Float[Tensor, "c h w"]) -> Pixels:
+    """Map -1 ... 1 to 0 ... 255 and the channels to the end: [h, w, c]."""
+    return ((image + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+
+
+def grid(pictures: Sequence[Pixels], columns: int | None = None, gap: int = 2) -> Pixels:
+    """Lay pictures of one size out in rows, with white lines between.
+
+    Args:
+        pictures: [h, w, c] each.
+        columns: in a row; None: as many as make the grid about square.
+        gap: width of the lines, in pixels.
+    """
+    height, width, channels = pictures[0].shape
+    columns = columns or int(np.ceil(np.sqrt(len(pictures) * height / width)))
+    rows = -(-len(pictures) // columns)
+    sheet = np.full(
+        (rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, dtype=np.uint8
+    )
+    for number, picture in enumerate(pictures):
+        top = gap + number // columns * (height + gap)
+        left = gap + number % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def save_png(path: Path, pixels: Pixels, about: dict[str, Any] | None = None) -> None:
+    """Write a PNG whose text chunk says how it was made: the software, and each entry of `about`."""
+    info = PngInfo()
+    info.add_text("Software", f"kaleidogan {__version__}")
+    for key, value in (about or {}).items():
+        info.add_text(key, value if isinstance(value, str) else json.dumps(value))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(path, pnginfo=info)

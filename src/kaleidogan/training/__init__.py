@@ -1,0 +1,1 @@
+"""The game: two players, their losses, and what watches them."""

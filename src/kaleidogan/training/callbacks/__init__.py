@@ -1,0 +1,1 @@
+"""What steers and watches a training, one policy a file."""

@@ -1,0 +1,117 @@
+"""Keeping: a checkpoint at every tick, continuing from one, and stopping when all images were shown."""
+
+import random
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from kaleidogan.training import checkpoint as checkpoints
+from kaleidogan.training.gan import GAN
+from kaleidogan.training.runs import Run
+
+
+class Keep(pl.Callback):
+    """Writes `last.ckpt` at every tick, moves the one before to `previous.ckpt`, and restores from one.
+
+    Args:
+        run: whose folder the checkpoints go to.
+        config: the resolved configuration, for the record.
+        every_kimg: keep one for good whenever as many thousands of images were passed; None: none.
+        resumed: the checkpoint to continue from.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: Run,
+        config: dict[str, Any],
+        every_kimg: float | None = None,
+        resumed: checkpoints.Checkpoint | None = None,
+    ) -> None:
+        self._run = run
+        self._config = config
+        self._every = every_kimg
+        self._resumed = resumed
+        self._kept = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Load the networks, the average and the clock, before the loader asks where training stands."""
+        if self._resumed is not None:
+            pl_module.load_state_dict(self._resumed["state_dict"])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Load the optimisers' state and, last of all, the random numbers' place."""
+        assert isinstance(pl_module, GAN)
+        self._kept = self._number(pl_module.images_seen)
+        if self._resumed is None:
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
+            return
+        states = self._resumed["optimizers"]
+        for optimizer, state in zip(trainer.optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
+        set_random_state(self._resumed["random"][trainer.global_rank])
+        self._resumed = None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save, and stop when all images were shown."""
+        assert isinstance(pl_module, GAN)
+        if trainer.is_global_zero:
+            self._save(trainer, pl_module)
+        if pl_module.images_seen >= trainer.datamodule.stop:  # type: ignore[attr-defined]
+            trainer.should_stop = True
+
+    def _save(self, trainer: pl.Trainer, gan: GAN) -> None:
+        content = collect(trainer, gan, self._run, self._config)
+        checkpoints.save(self._run.last, content, previous=self._run.previous)
+        if (number := self._number(gan.images_seen)) > self._kept:
+            self._kept = number
+            kimg = gan.images_seen // 1000
+            checkpoints.save(self._run.checkpoints / f"kimg-{kimg:06d}.ckpt", content)
+
+    def _number(self, images: int) -> int:
+        return int(images // (self._every * 1000)) if self._every else 0
+
+
+def collect(trainer: pl.Trainer, gan: GAN, run: Run, config: dict[str, Any]) -> checkpoints.Checkpoint:
+    """Gather everything that steers the next step, as tensors and plain values."""
+    generator = type(gan.generator)
+    return {
+        "pytorch-lightning_version": version("pytorch_lightning"),
+        "model": f"{type(gan).__module__}.{type(gan).__qualname__}",
+        "generator": f"{generator.__module__}.{generator.__qualname__}",
+        "hyper_parameters": dict(gan.hparams),
+        "state_dict": gan.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
+        "random": [random_state()],
+        "threads": torch.get_num_threads(),
+        "precision": str(trainer.precision),
+        "data": trainer.datamodule.index.fingerprint,  # type: ignore[attr-defined]
+        "wandb_id": run.id,
+        "config": config,
+    }
+
+
+def random_state() -> dict[str, Any]:
+    """Where this process's random number generators stand, as tensors and plain values."""
+    python_version, python, gauss = random.getstate()
+    _, numpy, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [python_version, list(python), gauss],
+        "numpy": [torch.from_numpy(np.asarray(numpy).astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put this process's random number generators where they stood."""
+    python_version, python, gauss = state["python"]
+    random.setstate((python_version, tuple(python), gauss))
+    numpy, position, has_gauss, cached = state["numpy"]
+    np.random.set_state(("MT19937", numpy.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,50 @@
+"""Scalars: the mean of each over a tick, with the speed, to every logger."""
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from kaleidogan.training.gan import GAN
+
+
+class Record(pl.Callback):
+    """Averages what each batch returned and logs it at the end of the tick, at `progress/kimg`."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._tick_began = (0.0, 0)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin a tick."""
+        assert isinstance(pl_module, GAN)
+        self._sums, self._counts = {}, {}
+        self._tick_began = (time.perf_counter(), pl_module.images_seen)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add a batch's scalars, on the device: reading them here would wait for it."""
+        for key, value in outputs.items():
+            self._sums[key] = self._sums[key] + value if key in self._sums else value
+            self._counts[key] = self._counts.get(key, 0) + 1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the tick's means."""
+        assert isinstance(pl_module, GAN)
+        began, images_before = self._tick_began
+        scalars = {key: (value / self._counts[key]).item() for key, value in self._sums.items()}
+        seconds = time.perf_counter() - began
+        num_items = trainer.datamodule.num_items  # type: ignore[attr-defined]
+        scalars = {
+            "progress/kimg": pl_module.images_seen / 1000,
+            "progress/passes": pl_module.images_seen / num_items,
+            **scalars,
+            "speed/images_per_second": (pl_module.images_seen - images_before) / seconds,
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(scalars, step=pl_module.images_seen)
+        # Lightning's own store, which its other callbacks and the sweepers read.
+        pl_module.log_dict(scalars, logger=False)

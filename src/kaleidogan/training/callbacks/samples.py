@@ -1,0 +1,85 @@
+"""Samples: the same latents at every tick, and the reals once, as grids to look at."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+
+from kaleidogan.sampling import Pixels, grid, latents, save_png, synthesize, to_uint8
+from kaleidogan.settings import Count
+from kaleidogan.training.gan import GAN
+from kaleidogan.training.logging import PictureLogger
+
+WIDEST = 1920
+"""A grid shows fewer pictures rather than grow wider or higher than this, in pixels."""
+
+
+class Samples(pl.Callback):
+    """Saves `samples/kimg-NNNNNN.png` at every tick, `reals.png` at the start, both side by side at the end.
+
+    Args:
+        rows: of the grid, and columns; the pictures are those of seeds 0, 1, 2 ...
+    """
+
+    def __init__(self, *, rows: Count = 8) -> None:
+        self._rows = rows
+        self._reals: Pixels | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the reals, and what the generator makes before it has learnt."""
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, GAN)
+        reals = trainer.datamodule.reals(self._columns(pl_module) ** 2)  # type: ignore[attr-defined]
+        self._reals = grid([to_uint8(real) for real in reals], self._columns(pl_module))
+        path = _folder(trainer) / "reals.png"
+        if not path.exists():
+            save_png(path, self._reals)
+            _log(trainer, "samples/reals", self._reals, pl_module.images_seen)
+        if pl_module.images_seen == 0:
+            self._save(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show what the generator makes now."""
+        if trainer.is_global_zero:
+            assert isinstance(pl_module, GAN)
+            self._save(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show reals and samples side by side."""
+        if not trainer.is_global_zero or self._reals is None:
+            return
+        assert isinstance(pl_module, GAN)
+        samples = self._sheet(pl_module)
+        line = np.full((samples.shape[0], 16, samples.shape[2]), 255, np.uint8)
+        rows = min(samples.shape[0], self._reals.shape[0])
+        both = np.concatenate([self._reals[:rows], line[:rows], samples[:rows]], axis=1)
+        save_png(_folder(trainer) / "reals-and-samples.png", both)
+        _log(trainer, "samples/reals_and_samples", both, pl_module.images_seen)
+
+    def _columns(self, gan: GAN) -> int:
+        """As many as asked for, but no wider than a screen."""
+        largest = max(gan.generator.image_shape[1:])  # type: ignore[arg-type, index]
+        return max(1, min(self._rows, WIDEST // largest))
+
+    def _sheet(self, gan: GAN) -> Pixels:
+        columns = self._columns(gan)
+        z = latents(range(columns**2), gan.generator.latent_dim)  # type: ignore[arg-type]
+        return grid([to_uint8(picture) for picture in synthesize(gan.average, z)], columns)
+
+    def _save(self, trainer: pl.Trainer, gan: GAN) -> None:
+        sheet = self._sheet(gan)
+        kimg = math.floor(gan.images_seen / 1000)
+        save_png(_folder(trainer) / f"kimg-{kimg:06d}.png", sheet)
+        _log(trainer, "samples/fakes", sheet, gan.images_seen)
+
+
+def _folder(trainer: pl.Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "samples"
+
+
+def _log(trainer: pl.Trainer, key: str, pixels: Pixels, step: int) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, PictureLogger):
+            logger.log_picture(key, pixels, step)

@@ -1,0 +1,102 @@
+"""The adversarial losses and the penalties: formulas over logits and pictures."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor
+
+Critic = Callable[[Tensor], Tensor]
+"""The discriminator behind the augmentation: pictures -> logits."""
+
+
+class Loss(Protocol):
+    """What each player minimises, from unreduced logits."""
+
+    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
+        """The discriminator's loss."""
+        ...
+
+    def generator(self, fake: Tensor) -> Tensor:
+        """The generator's loss."""
+        ...
+
+
+class Penalty(Protocol):
+    """What else the discriminator minimises, every so many batches."""
+
+    every: int
+
+    def __call__(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+        """The penalty, to be weighted by `every`."""
+        ...
+
+
+class NonSaturating:
+    """The non-saturating logistic loss (Goodfellow et al. 2014, "Generative adversarial nets")."""
+
+    def discriminator(self, real: Float[Tensor, " n"], fake: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        """-log sigmoid(real) - log(1 - sigmoid(fake)), averaged."""
+        return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+    def generator(self, fake: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        """-log sigmoid(fake), averaged."""
+        return F.softplus(-fake).mean()
+
+
+class BCE:
+    """Binary cross-entropy with a label for the reals, as DCGAN's implementations train.
+
+    With a label of 1 it is the non-saturating loss in other words. Below 1 it is one-sided label smoothing
+    (Salimans et al. 2016, "Improved techniques for training GANs"): it keeps the discriminator from
+    being too sure of itself.
+
+    Args:
+        real_label: what the discriminator should say of a real picture, above 0 and at most 1.
+    """
+
+    def __init__(self, real_label: float = 1.0) -> None:
+        if not 0 < real_label <= 1:
+            raise ValueError(f"real_label {real_label} is not above 0 and at most 1")
+        self.real_label = real_label
+
+    def discriminator(self, real: Float[Tensor, " n"], fake: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        """Cross-entropy of the reals to their label, plus that of the fakes to 0."""
+        label = torch.full_like(real, self.real_label)
+        on_real = F.binary_cross_entropy_with_logits(real, label)
+        return on_real + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+
+    def generator(self, fake: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        """Cross-entropy of the fakes to 1."""
+        return F.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
+
+
+class R1:
+    """gamma / 2 * squared norm of the logits' gradient at real pictures.
+
+    From Mescheder, Geiger and Nowozin 2018, "Which training methods for GANs do actually converge?"; lazily,
+    every so many batches, as in Karras et al. 2020, "Analyzing and improving the image quality of StyleGAN".
+    """
+
+    def __init__(self, gamma: float, every: int = 16) -> None:
+        self.gamma = gamma
+        self.every = every
+
+    def __call__(
+        self, critic: Critic, real: Float[Tensor, "n c h w"], fake: Float[Tensor, "n c h w"] | None = None
+    ) -> Float[Tensor, ""]:
+        """The penalty, averaged over the pictures."""
+        real = real.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(critic(real).sum(), real, create_graph=True)
+        return self.gamma / 2 * gradient.square().sum([1, 2, 3]).mean()
+
+
+def lazy_scale(penalties: list[Penalty]) -> float:
+    """By how much Adam's rates shrink when penalties take steps of their own: k / (k + 1) for one every k.
+
+    The learning rate is multiplied by it and each beta raised to it (Karras et al. 2020, "Analyzing and
+    improving the image quality of StyleGAN"), so that the moments forget at the same rate per image.
+    """
+    return 1 / (1 + sum(1 / penalty.every for penalty in penalties))

@@ -1,0 +1,170 @@
+"""One training from start to end: build the parts, play, and say where everything is."""
+
+import random
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import yaml
+
+from kaleidogan.config import build, nearest
+from kaleidogan.data.datamodule import ImageData
+from kaleidogan.settings import Channels, Count, Positive, Resolution, Seed
+from kaleidogan.training import checkpoint as checkpoints
+from kaleidogan.training import runs
+from kaleidogan.training.callbacks.keep import Keep
+from kaleidogan.training.gan import GAN
+
+
+def train(
+    *,
+    name: str | None,
+    seed: Seed,
+    resolution: Resolution,
+    channels: Channels,
+    batch_size: Count | None,
+    kimg: Positive | None,
+    tick_kimg: Positive,
+    checkpoint_kimg: Positive | None,
+    accumulate: Count,
+    resume: str,
+    optimized_metric: str | None,
+    model: dict[str, Any],
+    data: dict[str, Any],
+    trainer: dict[str, Any],
+    augment: dict[str, Any] | None = None,
+    logger: dict[str, Any] | None = None,
+    callbacks: dict[str, Any] | None = None,
+    debug: bool = False,
+    config: dict[str, Any],
+    choices: dict[str, str],
+    overrides: list[str],
+) -> float | None:
+    """Train a GAN on pictures, or go on with a run.
+
+    Args:
+        name: of the run and its folder, runs/NAME; the same name goes on with it. null: a new number.
+        seed: of the weights, the latents and the data's order.
+        resolution: of the pictures: one number, or [height,width].
+        channels: 1 gray, 3 RGB, 4 RGBA.
+        batch_size: images in a batch, over all GPUs; null: the model's published number.
+        kimg: length of the training, in thousands of images; null: the model's published number.
+        tick_kimg: thousands of images from one log, sample and checkpoint to the next.
+        checkpoint_kimg: keep a checkpoint for good every so many thousand images; null: only the newest two.
+        accumulate: parts into which a batch is cut to save memory.
+        resume: auto: go on with the run of this name; never: refuse to; or a checkpoint or run to start from.
+        optimized_metric: what a sweep optimises, e.g. loss/generator; null: nothing.
+        model: who plays.
+        data: what the pictures are.
+        trainer: on which machine.
+        augment: what the discriminator sees the pictures through.
+        logger: who records.
+        callbacks: who watches.
+        debug: show where an error comes from.
+        config: all of this, checked, for the record.
+        choices: the options that were chosen for each group.
+        overrides: what the user typed.
+
+    Returns:
+        The metric that a sweep optimises, if one is named.
+    """
+    run = runs.Run(name or runs.new_name(f"{choices['model']}-{_data_name(data, choices)}"))
+    found = checkpoints.load_newest(run.checkpoint_to_resume(resume))
+    config = {**to_plain(config), "batch_size": model["batch_size"], "kimg": model["kimg"]}
+    seed_everything(seed)
+    gan, pictures = build(model), build(data)
+    keep = Keep(run=run, config=config, every_kimg=checkpoint_kimg, resumed=found[1] if found else None)
+    lightning = build(
+        trainer,
+        folder=run.folder,
+        callbacks=[*build(callbacks or {}).values(), keep],
+        loggers=list(build(logger or {}, run=run).values()),
+    )
+    pictures.schedule(
+        batch_size=model["batch_size"],
+        tick=round(tick_kimg * 1000),
+        stop=round(model["kimg"] * 1000),
+        position=lambda: gan.images_seen,
+    )
+    run.record_start(yaml.safe_dump(config, sort_keys=False), overrides)
+    announce(run, gan, pictures, lightning, found)
+    lightning.fit(gan, datamodule=pictures)
+    summarize(run, lightning)
+    return metric(lightning, optimized_metric)
+
+
+def _data_name(data: dict[str, Any], choices: dict[str, str]) -> str:
+    """What to call a run's data: the folder that the user names, or the option."""
+    return Path(data["path"]).name if data.get("path") else choices["data"]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed each random number generator of this process, the same on all ranks: the weights should agree."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def to_plain(value: Any) -> Any:
+    """Turn tuples to lists, as YAML and a checkpoint hold them."""
+    if isinstance(value, dict):
+        return {key: to_plain(entry) for key, entry in value.items()}
+    return [to_plain(entry) for entry in value] if isinstance(value, tuple | list) else value
+
+
+def announce(
+    run: runs.Run,
+    gan: GAN,
+    pictures: ImageData,
+    trainer: pl.Trainer,
+    found: tuple[Path, checkpoints.Checkpoint] | None,
+) -> None:
+    """Say on one screen what is about to be trained, on what, and where it goes."""
+    if not trainer.is_global_zero:
+        return
+    sizes = [sum(p.numel() for p in net.parameters()) / 1e6 for net in (gan.generator, gan.discriminator)]
+    shape = "x".join(str(side) for side in gan.generator.image_shape[1:])  # type: ignore[union-attr, index]
+    device = trainer.strategy.root_device.type
+    print(
+        f"{type(gan).__name__} {shape}: generator {sizes[0]:.2f} M, discriminator {sizes[1]:.2f} M parameters"
+    )
+    print(f"on {device} in {trainer.precision}, data '{pictures.folder}', run '{run.folder}'")
+    if found is not None:
+        images = found[1]["state_dict"]["_extra_state"]["images_seen"]
+        print(f"going on from '{found[0]}' at {images / 1000:g} kimg")
+
+
+def summarize(run: runs.Run, trainer: pl.Trainer) -> None:
+    """Say where the pictures, the checkpoint and the W&B run are, and how to go on."""
+    if not trainer.is_global_zero:
+        return
+    offline = sorted((run.folder / "wandb").glob("offline-run-*"))
+    lines = {
+        "pictures": run.samples / "reals-and-samples.png",
+        "checkpoint": run.last,
+        "W&B": f"wandb sync {offline[-1]}" if offline else None,
+        "sample": f"python generate.py checkpoint={shlex.quote(str(run.folder))} seeds=0-35",
+    }
+    for key, value in lines.items():
+        if value is not None:
+            print(f"{key:<11}{value}")
+
+
+def metric(trainer: pl.Trainer, name: str | None) -> float | None:
+    """The last value of a logged scalar.
+
+    Raises:
+        ValueError: if there is none of that name; names the nearest.
+    """
+    if name is None:
+        return None
+    logged = trainer.callback_metrics
+    if name not in logged:
+        near = nearest(name, list(logged))
+        raise ValueError(
+            f"optimized_metric={name} was not logged" + (f"; did you mean {near}?" if near else "")
+        )
+    return float(logged[name])

@@ -1,0 +1,130 @@
+"""A run's folder: `runs/NAME/` with its checkpoints, samples, metrics, configuration and state."""
+
+import json
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path("runs")
+_NAME = re.compile(r"[\w.+=,-]+", re.ASCII)
+
+
+class Run:
+    """One training's folder, over all its starts.
+
+    Args:
+        name: of the folder under `runs/`; it continues what is there.
+        root: the folder that holds the runs.
+    """
+
+    def __init__(self, name: str, root: Path = ROOT) -> None:
+        if not _NAME.fullmatch(name) or name.startswith("."):
+            raise ValueError(f"name '{name}' may hold only letters, digits and any of . _ + = , -")
+        self.name = name
+        self.folder = root / name
+        self.checkpoints = self.folder / "checkpoints"
+        self.last = self.checkpoints / "last.ckpt"
+        self.previous = self.checkpoints / "previous.ckpt"
+        self.samples = self.folder / "samples"
+
+    @property
+    def id(self) -> str:
+        """The W&B run's id: drawn once, kept in `state.json`, the same over all starts."""
+        return str(self._state()["id"])
+
+    def _state(self) -> dict[str, Any]:
+        path = self.folder / "state.json"
+        if path.exists():
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        state = {"id": secrets.token_hex(4), "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(state) + "\n", encoding="utf-8")
+        return state
+
+    def checkpoint_to_resume(self, resume: str) -> list[Path]:
+        """List where to continue from, best first; empty to start anew.
+
+        Args:
+            resume: "auto": this run's own newest; "never": nowhere; else the path of a checkpoint or run.
+
+        Raises:
+            FileNotFoundError: if a path is given and nothing is there.
+            ValueError: on "never", if the run has a checkpoint already.
+        """
+        own = [path for path in (self.last, self.previous) if path.exists()]
+        if resume == "auto":
+            return own
+        if resume == "never":
+            if own:
+                raise ValueError(
+                    f"run '{self.name}' has a checkpoint already: choose another name=, or resume=auto"
+                )
+            return []
+        return find_checkpoints(Path(resume))
+
+    def record_start(self, config_yaml: str, overrides: Sequence[str]) -> None:
+        """Write down the resolved configuration, and what was asked for at this start."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "config.yaml").write_text(config_yaml, encoding="utf-8")
+        with (self.folder / "starts.log").open("a", encoding="utf-8") as stream:
+            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {' '.join(overrides) or '(no overrides)'}\n")
+
+
+def new_name(prefix: str, root: Path = ROOT) -> str:
+    """Name a new run: the prefix and the next free number, e.g. dcgan-procedural-003."""
+    taken = [
+        int(match[1])
+        for path in root.glob(f"{prefix}-*")
+        if (match := re.fullmatch(re.escape(prefix) + r"-(\d+)", path.name))
+    ]
+    return f"{prefix}-{max(taken, default=0) + 1:03d}"
+
+
+def find_checkpoints(path: Path) -> list[Path]:
+    """List the checkpoints that a path means, best first: a file itself, or those of a run's folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if path.is_file():
+        return [path]
+    found = [
+        p for p in (path / "checkpoints" / "last.ckpt", path / "checkpoints" / "previous.ckpt") if p.exists()
+    ]
+    if not found:
+        raise FileNotFoundError(
+            f"no checkpoint at '{path}': name a .ckpt file, or a run's folder like runs/NAME"
+        )
+    return found
+
+
+def newest_checkpoint(root: Path = ROOT) -> Path:
+    """Find the checkpoint that was written last, over all runs.
+
+    Raises:
+        FileNotFoundError: if no run has one.
+    """
+    found = sorted(root.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(
+            f"no run with a checkpoint under '{root.absolute()}': train one first, or set checkpoint=FILE"
+        )
+    return found[-1]
+
+
+def git_commit() -> str | None:
+    """The commit of the working folder, with `-dirty` when it was changed; None outside of git."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
