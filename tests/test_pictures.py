@@ -307,7 +307,8 @@ def test_a_png_with_one_bit_changed_is_refused_or_the_same():
             assert (read_picture(bytes(data), (64, 64), 1).pixels == pixels).all()
         except PictureError:
             refused += 1
-    assert refused > 0.95 * len(whole) * 8 / 5
+    # Pillow does not ask for the end mark, the last 12 bytes.
+    assert refused >= (len(whole) - 12) * 8 // 5
 
 
 def test_what_is_no_picture_is_refused():

@@ -1,4 +1,3 @@
-import colorsys
 import itertools
 import re
 import subprocess
@@ -47,14 +46,14 @@ MEANINGS = {name: (*hues, *PURE) for name, hues in HUES.items()}
 MEANINGS |= {f"light {name}": (*hues, *TINT) for name, hues in HUES.items()}
 MEANINGS |= {f"dark {name}": (*hues, *SHADE) for name, hues in HUES.items()}
 MEANINGS |= {
-    "pink": (-45, 20, *TINT),
+    "pink": (-60, 20, *TINT),
     "peach": (12, 42, *TINT),
     "lavender": (235, 315, *TINT),
     "maroon": (-25, 15, *SHADE),
     "brown": (5, 42, *SHADE),
     "olive": (35, 105, *SHADE),
     "navy": (190, 248, *SHADE),
-    "plum": (300, 350, *SHADE),
+    "plum": (285, 350, *SHADE),
     "white": (-180, 180, 0, 0.06, 0.9, 1),
     "cream": (20, 60, 0.1, 0.25, 0.9, 1),
     "gray": (-180, 360, 0, 0.1, 0.5, 0.9),
@@ -65,16 +64,11 @@ WORDS = re.compile(r"\b(" + "|".join(sorted(MEANINGS, key=len, reverse=True)) + 
 
 def share_of(name: str, pixels: NDArray[np.uint8]) -> float:
     """Measure which share of a picture has the colour that a word means."""
-    colors, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
     low_hue, high_hue, *limits = MEANINGS[name]
-    found = 0
-    for color, count in zip(colors, counts, strict=True):
-        hue, saturation, value = colorsys.rgb_to_hsv(*(color / 255).tolist())
-        turned = (hue * 360 - low_hue) % 360 + low_hue
-        found += int(
-            turned <= high_hue and limits[0] <= saturation <= limits[1] and limits[2] <= value <= limits[3]
-        ) * int(count)
-    return found / int(counts.sum())
+    hue, saturation, value = np.moveaxis(np.asarray(Image.fromarray(pixels).convert("HSV")) / 255, 2, 0)
+    turned = (hue * 360 - low_hue) % 360 + low_hue
+    fits = (turned <= high_hue) & (saturation >= limits[0]) & (saturation <= limits[1])
+    return float((fits & (value >= limits[2]) & (value <= limits[3])).mean())
 
 
 # Colour

@@ -11,8 +11,6 @@ COMMANDS = {
     "generate": "make pictures with a trained one",
     "prepare": "turn a heap of pictures into shards to train from",
 }
-SUPPLIED = frozenset({"run", "folder", "callbacks", "loggers", "config", "choices", "overrides"})
-"""Parameters that a program fills in itself, wherever a signature has them."""
 
 
 def main() -> None:
@@ -57,7 +55,7 @@ def call(cfg: Any) -> float | None:
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(plain, dict)
-        checked = config.check({str(key): value for key, value in plain.items()}, supplied=SUPPLIED)
+        checked = config.check({str(key): value for key, value in plain.items()})
         hydra = HydraConfig.get()
         about = {
             "config": checked,

@@ -12,6 +12,7 @@ from kaleidogan.config import (
     COMPUTED,
     CONF,
     REQUIRED,
+    SUPPLIED,
     TARGET,
     ConfigError,
     Signature,
@@ -100,8 +101,7 @@ def help_text(command: str, program: str, overrides: Sequence[str]) -> str:
     lines = [signature.doc.splitlines()[0], "", f"  {program} [key=value ...] [--help]", ""]
     if example := header(CONF / f"{command}.yaml"):
         lines += [f"  e.g. {example}", ""]
-    plain = {k: p for k, p in signature.parameters.items() if k in conf or p.default is not REQUIRED}
-    plain = {k: p for k, p in plain.items() if not p.takes_nodes}
+    plain = {name: p for name, p in signature.parameters.items() if not p.takes_nodes}
     lines += ["Keys", *_key_lines(Signature("", "", plain), conf), ""]
     used = [d for d in conf.get("defaults", []) if isinstance(d, dict)]
     names = [str(key).split("/")[-1] for d in used for key in d if "hydra" not in str(key)]
@@ -135,6 +135,8 @@ def _node_lines(group: str, option: Any, given: dict[str, Any]) -> list[str]:
 def _key_lines(signature: Signature, values: dict[str, Any], prefix: str = "") -> list[str]:
     lines = []
     for name, parameter in signature.parameters.items():
+        if name in SUPPLIED and name not in values:
+            continue
         value = values.get(name, parameter.default)
         # What a part is given from the top is set at the top.
         if (isinstance(value, str) and value.startswith("${")) or isinstance(value, dict):

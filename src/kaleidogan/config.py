@@ -26,6 +26,8 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parents[1] /
 TARGETS = ("kaleidogan.", "pytorch_lightning.callbacks.", "pytorch_lightning.profilers.")
 """A `_target_` begins with one of these, and is defined, not only imported, where it points."""
 TARGET = "_target_"
+SUPPLIED = {"run", "folder", "callbacks", "loggers", "trained", "config", "choices", "overrides"}
+"""Parameters that the program fills in itself, wherever a signature has them."""
 REQUIRED = object()
 COMPUTED = object()
 """A default that only running the code would tell."""
@@ -64,7 +66,7 @@ class Signature:
     parameters: dict[str, Parameter] = field(default_factory=dict)
 
 
-def check(node: Mapping[str, Any], path: str = "", supplied: frozenset[str] = frozenset()) -> dict[str, Any]:
+def check(node: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """Check a composed configuration and fill in every default.
 
     A node with a `_target_` is checked against that signature, and any other mapping node by node. A null
@@ -73,7 +75,6 @@ def check(node: Mapping[str, Any], path: str = "", supplied: frozenset[str] = fr
     Args:
         node: plain values.
         path: where the node stands, for the messages.
-        supplied: parameters that the program adds itself.
 
     Returns:
         The node with values of the types that the signatures ask for.
@@ -82,17 +83,15 @@ def check(node: Mapping[str, Any], path: str = "", supplied: frozenset[str] = fr
         ConfigError: lists all that is wrong.
     """
     problems: list[str] = []
-    checked = _check_node(node, path, supplied, problems)
+    checked = _check_node(node, path, problems)
     if problems:
         raise ConfigError("\n".join(problems))
     return checked
 
 
-def _check_node(
-    node: Mapping[str, Any], path: str, supplied: frozenset[str], problems: list[str]
-) -> dict[str, Any]:
+def _check_node(node: Mapping[str, Any], path: str, problems: list[str]) -> dict[str, Any]:
     if TARGET not in node:
-        return _check_group(node, path, supplied, problems)
+        return _check_group(node, path, problems)
     try:
         signature = read_signature(str(node[TARGET]))
     except ConfigError as error:
@@ -108,11 +107,11 @@ def _check_node(
         if parameter is None:
             problems.append(_unknown(where, str(key), path, list(signature.parameters)))
         elif isinstance(value, Mapping) and (TARGET in value or parameter.takes_nodes):
-            checked[str(key)] = _check_node(value, where, supplied, problems)
+            checked[str(key)] = _check_node(value, where, problems)
         elif value is not None or parameter.takes_none or parameter.default is REQUIRED:
             checked[str(key)] = _convert(value, parameter, where, problems)
     for name, parameter in signature.parameters.items():
-        if name not in checked and name not in supplied and name not in node:
+        if name not in checked and name not in SUPPLIED and name not in node:
             if parameter.default is REQUIRED:
                 problems.append(_missing(f"{path}.{name}".lstrip("."), parameter))
             elif parameter.default is not COMPUTED:
@@ -122,9 +121,7 @@ def _check_node(
     return checked
 
 
-def _check_group(
-    node: Mapping[str, Any], path: str, supplied: frozenset[str], problems: list[str]
-) -> dict[str, Any]:
+def _check_group(node: Mapping[str, Any], path: str, problems: list[str]) -> dict[str, Any]:
     """Check a mapping of named nodes, such as the callbacks."""
     checked = {}
     for key, value in node.items():
@@ -132,7 +129,7 @@ def _check_group(
         if value is None:
             continue
         if isinstance(value, Mapping) and TARGET in value:
-            checked[str(key)] = _check_node(value, where, supplied, problems)
+            checked[str(key)] = _check_node(value, where, problems)
         else:
             problems.append(_unknown(where, str(key), path, [str(name) for name in node if name != key]))
     return checked

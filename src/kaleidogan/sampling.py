@@ -84,23 +84,6 @@ def build_generator(name: str, options: dict[str, Any]) -> nn.Module:
     return built
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Read a list of seeds such as `0-35` or `1,5,20-30`.
-
-    Raises:
-        ValueError: names the part that cannot be read.
-    """
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) < int(first):
-            raise ValueError(f"seeds '{text}': '{part}' is neither a number nor a range like 0-35")
-        if int(last or first) > 2**32 - 1:
-            raise ValueError(f"seeds '{text}': {last or first} is above 4294967295")
-        seeds += range(int(first), int(last or first) + 1)
-    return seeds
-
-
 def latents(seeds: Sequence[int], dim: int) -> Float[Tensor, "n z"]:
     """One latent a seed from N(0, 1), by the old NumPy generator that the field's seeds refer to."""
     drawn = [np.random.RandomState(seed).standard_normal(dim) for seed in seeds]

@@ -87,4 +87,30 @@ Count = Annotated[int, Ge(1)]
 """A whole number from 1 up."""
 CountOrZero = Annotated[int, Ge(0)]
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read a list of seeds such as `0-35` or `1,5,20-30`.
+
+    Raises:
+        ValueError: names the part that cannot be read.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or int(last or first) < int(first):
+            raise ValueError(f"'{part}' is neither a number nor a range like 0-35")
+        if int(last or first) >= 2**32:
+            raise ValueError(f"{last or first} is above {2**32 - 1}")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+def _are_seeds(text: str) -> str:
+    parse_seeds(text)
+    return text
+
+
+Seeds = Annotated[str, AfterValidator(_are_seeds)]
+"""One or more seeds in words: `0-35`, or `1,5,20-30`."""
 PictureFormat = Literal["png", "jpg", "webp"]

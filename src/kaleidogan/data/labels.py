@@ -68,9 +68,9 @@ def _check_numbers(path: Path, found: dict[str, object]) -> Labels:
 def _check_complete(what: str, fault: str, found: dict[str, object], pictures: list[str]) -> None:
     missing = [name for name in pictures if name not in found]
     if missing:
-        others = f", nor are {len(missing) - 1} others" if len(missing) > 1 else ""
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise ValueError(
-            f"{what}: '{missing[0]}' {fault}{others}; "
+            f"{what}: '{missing[0]}'{more} {fault}; "
             f"label every picture, or leave some out with exclude=[PATTERN]"
         )
 
@@ -111,12 +111,10 @@ def _read_json(path: Path) -> Iterable[tuple[str, object]]:
         raise ValueError(f"{path} is not JSON in UTF-8: {error}") from error
     # A data set may have a single picture called "labels", so only a list makes it the other form.
     if isinstance(content, dict) and isinstance(content.get("labels"), list):
-        content = content["labels"]
-        if not all(
-            isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) for pair in content
-        ):
-            raise ValueError(f'{path}: "labels" is not a list of [path, label]')
-        return [(picture, label) for picture, label in content]
+        for pair in content["labels"]:
+            if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], str):
+                raise ValueError(f'{path}: {pair!r} in "labels" is not [path, label]')
+        return [(picture, label) for picture, label in content["labels"]]
     if not isinstance(content, dict) or "labels" in content:
         raise ValueError(f'{path} is neither {{path: label}} nor {{"labels": [[path, label], ...]}}')
     return list(content.items())

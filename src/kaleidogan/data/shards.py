@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ ROW = np.dtype(
 )
 """What is known of one sample: its picture's place (shard number, byte offset and size of the encoded
 picture), its class label or -1, and the height and width that its source had, in pixels."""
+Rows = NDArray[Any]
+"""An array of `ROW`s; beartype knows no type for a structured array."""
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -75,7 +78,7 @@ class Index:
     label_names: tuple[str, ...]
     resize_filter: str | None
     shards: tuple[Shard, ...]
-    rows: NDArray[np.void]
+    rows: Rows
 
     @property
     def fingerprint(self) -> str:
@@ -166,9 +169,9 @@ def write(
 
 def _write_shards(
     folder: Path, samples: Iterable[Sample], picture_format: str, samples_per_shard: int
-) -> tuple[list[Shard], NDArray[np.void]]:
+) -> tuple[list[Shard], Rows]:
     shards: list[Shard] = []
-    parts: list[NDArray[np.void]] = []
+    parts: list[Rows] = []
     for number, group in enumerate(_groups(samples, samples_per_shard)):
         path = folder / f"{number:06d}.tar"
         _write_tar(path, group, number * samples_per_shard, picture_format)
@@ -211,7 +214,7 @@ def _write_tar(path: Path, group: list[Sample], first: int, picture_format: str)
             tar.write(members)
 
 
-def _locate(path: Path, shard: int, picture_format: str) -> NDArray[np.void]:
+def _locate(path: Path, shard: int, picture_format: str) -> Rows:
     """Read back where each picture of a shard lies."""
     with tarfile.open(path) as tar:
         found = [m for m in tar.getmembers() if m.name.endswith(f".{picture_format}")]

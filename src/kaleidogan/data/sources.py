@@ -168,7 +168,7 @@ def _folder(root: Path) -> Source:
     def read(name: str) -> bytes:
         try:
             with (root / name).open("rb") as stream:
-                return _read_whole(stream, os.fstat(stream.fileno()).st_size)
+                return _read_whole(stream.read, os.fstat(stream.fileno()).st_size)
         except OSError as error:
             raise PictureError("cannot be read", error.strerror or str(error)) from error
 
@@ -191,10 +191,10 @@ def _folder_member(root: Path, entry: os.DirEntry[str]) -> Member:
     return Member(name, target.relative_to(root).as_posix(), refused)
 
 
-def _read_whole(stream: IO[bytes], size: int) -> bytes:
+def _read_whole(read: Callable[[int], bytes], size: int) -> bytes:
     if size > MAX_BYTES:
         raise PictureError("larger than 64 MiB", f"{size} bytes")
-    data = stream.read(size)
+    data = read(size)
     if len(data) < size:
         raise PictureError("cannot be read", f"it ends after {len(data)} of {size} bytes")
     return data
@@ -222,7 +222,7 @@ def _zip(archive: zipfile.ZipFile) -> Source:
     def read(name: str) -> bytes:
         try:
             with archive.open(places[name]) as stream:
-                return _read_whole(stream, places[name].file_size)
+                return _read_whole(stream.read, places[name].file_size)
         except PictureError:
             raise
         except UNREADABLE as error:
@@ -282,7 +282,7 @@ def _tar(path: Path, stream: IO[bytes]) -> Source:
     def read(name: str) -> bytes:
         offset, size = places[name]
         stream.seek(offset)
-        return _read_whole(stream, size)
+        return _read_whole(stream.read, size)
 
     return Source([members[name] for name in sorted(members)], read)
 

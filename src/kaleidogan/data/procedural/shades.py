@@ -33,7 +33,7 @@ def paint_fields(canvas: Canvas, palette: Palette, rng: np.random.Generator) -> 
     margin, gap = rng.uniform(0.05, 0.11), rng.uniform(0.01, 0.05)
     # At least a pixel wide, lest the edge have steps in a small picture.
     softness = max(rng.uniform(0.03, 0.07), 1 / canvas.scale)
-    shares = rng.uniform(0.7, 1.7, count)
+    shares = rng.uniform(0.8, 1.6, count)
     bounds = margin + np.append(0, np.cumsum(shares / shares.sum())) * (canvas.height - 2 * margin)
 
     def inside(place: NDArray[np.float64], low: float, high: float) -> NDArray[np.floating]:

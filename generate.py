@@ -1,0 +1,8 @@
+"""Make pictures with a trained generator: `python generate.py key=value ...`; `--help` lists the keys."""
+
+import sys
+
+from kaleidogan.cli import run
+
+if __name__ == "__main__":
+    run("generate", sys.argv[1:], program="python generate.py")

@@ -1,0 +1,1 @@
+"""Art with a trained generator: one task of `generate.py` a file."""
