@@ -208,6 +208,7 @@ def test_every_style_draws_at_any_size(resolution: tuple[int, int], channels: in
         picture = Gallery(seed=4).draw(number, resolution, channels)
         assert picture.pixels.shape == (*resolution, channels)
         assert picture.pixels.dtype == np.uint8
+        assert picture.pixels.flags.writeable
         assert picture.style == list(STYLES)[number]
         assert picture.pixels[:, :, 0].std() > 5
 

@@ -170,7 +170,7 @@ def _convert(value: Any, parameter: Parameter, where: str, problems: list[str]) 
 
 
 @functools.cache
-def _adapter(type_: Any) -> pydantic.TypeAdapter[Any]:
+def _adapter(type_: Any) -> Any:
     return pydantic.TypeAdapter(
         type_, config=pydantic.ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,6 +16,7 @@ from kaleidogan.settings import Channels, CountOrZero, Resolution, Seed, size_of
 Batch = dict[str, torch.Tensor]
 
 
+@runtime_checkable
 class Maker(Protocol):
     """What can write a data set that is not there yet."""
 

@@ -162,7 +162,8 @@ def _open(data: bytes) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise PictureError("more than 64 Mpx", str(error)) from error
+        # What follows in Pillow's message is its own limit, which is higher.
+        raise PictureError("more than 64 Mpx", str(error).partition(" exceeds")[0]) from error
     except UnidentifiedImageError as error:
         # Pillow's message holds an address in memory, which would differ from run to run.
         detail = "" if data else "an empty file"

@@ -183,10 +183,7 @@ def prepare(
     """
     settings = dict(locals())
     folder, size = Path(out).expanduser(), size_of(resolution)
-    if folder.exists():
-        raise FileExistsError(f"out '{out}' is there already; choose another folder or remove it")
-    if format == "jpg" and channels == 4:
-        raise ValueError("format=jpg cannot store the transparency of channels=4; choose png or webp")
+    _check_settings(folder, format, channels)
     with open_source(Path(source).expanduser()) as files:
         selection = select(files, exclude)
         _check_pictures(source, files, selection)
@@ -209,6 +206,13 @@ def prepare(
     (folder / "report.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
     print(report)
     return report
+
+
+def _check_settings(folder: Path, picture_format: str, channels: int) -> None:
+    if folder.exists():
+        raise FileExistsError(f"out '{folder}' is there already; choose another folder or remove it")
+    if picture_format == "jpg" and channels == 4:
+        raise ValueError("format=jpg cannot store the transparency of channels=4; choose png or webp")
 
 
 def _check_pictures(source: str, files: Source, selection: Selection) -> None:
@@ -301,14 +305,22 @@ def _in_order(
     # Spawned, as a fork of a process with threads may hang.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
     waiting: deque[tuple[str, Future[Fitted | Skipped]]] = deque()
+    near = names[0]
     try:
         for name in names:
             data = _read(files, name)
             waiting.append((name, _done(data) if isinstance(data, Skipped) else pool.submit(fit, name, data)))
             if len(waiting) >= AHEAD * workers:
-                yield _wait_for(*waiting.popleft())
+                near, future = waiting.popleft()
+                yield near, future.result()
         while waiting:
-            yield _wait_for(*waiting.popleft())
+            near, future = waiting.popleft()
+            yield near, future.result()
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            f"a worker died at '{_shown(near)}' or a picture soon after; if the memory was full, "
+            f"lower num_workers, else exclude the picture that num_workers=0 dies at"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -317,16 +329,6 @@ def _done(result: Skipped) -> "Future[Fitted | Skipped]":
     future: Future[Fitted | Skipped] = Future()
     future.set_result(result)
     return future
-
-
-def _wait_for(name: str, future: "Future[Fitted | Skipped]") -> tuple[str, Fitted | Skipped]:
-    try:
-        return name, future.result()
-    except BrokenProcessPool as error:
-        raise RuntimeError(
-            f"a worker died at '{_shown(name)}' or a picture just after it; if the memory was full, "
-            f"lower num_workers, else exclude the picture that num_workers=0 dies at"
-        ) from error
 
 
 def _start_worker() -> None:

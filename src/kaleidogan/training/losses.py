@@ -1,7 +1,7 @@
 """The adversarial losses and the penalties: formulas over logits and pictures."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -12,6 +12,7 @@ Critic = Callable[[Tensor], Tensor]
 """The discriminator behind the augmentation: pictures -> logits."""
 
 
+@runtime_checkable
 class Loss(Protocol):
     """What each player minimises, from unreduced logits."""
 
@@ -24,6 +25,7 @@ class Loss(Protocol):
         ...
 
 
+@runtime_checkable
 class Penalty(Protocol):
     """What else the discriminator minimises, every so many batches."""
 

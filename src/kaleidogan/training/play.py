@@ -40,7 +40,7 @@ def train(
     callbacks: dict[str, Any] | None = None,
     debug: bool = False,
     config: dict[str, Any],
-    choices: dict[str, str],
+    choices: dict[str, Any],
     overrides: list[str],
 ) -> float | None:
     """Train a GAN on pictures, or go on with a run.
@@ -96,7 +96,7 @@ def train(
     return metric(lightning, optimized_metric)
 
 
-def _data_name(data: dict[str, Any], choices: dict[str, str]) -> str:
+def _data_name(data: dict[str, Any], choices: dict[str, Any]) -> str:
     """What to call a run's data: the folder that the user names, or the option."""
     return Path(data["path"]).name if data.get("path") else choices["data"]
 

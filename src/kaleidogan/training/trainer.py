@@ -77,5 +77,6 @@ def quiet_lightning() -> None:
         ".*does not have many workers.*",  # none is best on a CPU of few cores
         ".*smaller than the logging interval.*",  # ticks are logged, not steps
         ".*log_every_n_steps.*",
+        ".*LeafSpec.*",  # between Lightning and PyTorch
     ):
         warnings.filterwarnings("ignore", harmless)

@@ -97,7 +97,7 @@ class Gallery:
         caption = f"an abstract painting with {STYLES[style](canvas, palette, rng)}"
         pixels = canvas.pixels()
         if channels != 3:
-            pixels = np.asarray(Image.fromarray(pixels).convert(shards.MODES[channels]))
+            pixels = np.array(Image.fromarray(pixels).convert(shards.MODES[channels]))
         return Picture(pixels.reshape(*resolution, channels), caption, style)
 
     def samples(

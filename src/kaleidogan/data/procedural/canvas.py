@@ -55,4 +55,4 @@ class Canvas:
 
     def pixels(self) -> NDArray[np.uint8]:
         """Copy out the picture, [h, w, 3]."""
-        return np.frombuffer(self._draw.tobytes(), np.uint8).reshape(*self.resolution, 3)
+        return np.frombuffer(self._draw.tobytes(), np.uint8).reshape(*self.resolution, 3).copy()

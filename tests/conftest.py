@@ -1,0 +1,89 @@
+"""What the tests share: a tiny data set, and the real commands on tiny settings."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# Before anything reads them: no test may reach W&B's server, or ask for a key.
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_ERROR_REPORTING"] = "false"
+
+import numpy as np
+import pytest
+import torch
+
+from kaleidogan import cli
+from kaleidogan.data import shards
+
+TINY = (
+    "resolution=16",
+    "batch_size=8",
+    "kimg=0.048",
+    "tick_kimg=0.016",
+    "model.width=4",
+    "model.latent_dim=8",
+    "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
+    "callbacks.samples.rows=3",
+)
+"""A training of six batches in three ticks."""
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """Results are equal to the bit only at equal numbers of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def blobs(count: int, size: int = 16, channels: int = 3, seed: int = 0) -> list[np.ndarray]:
+    """Pictures that differ: a bright square somewhere on a dark ground."""
+    rng = np.random.default_rng(seed)
+    pictures = []
+    for _ in range(count):
+        picture = np.full((size, size, channels), rng.integers(0, 60, channels), np.uint8)
+        top, left = rng.integers(0, size // 2, 2)
+        picture[top : top + size // 2, left : left + size // 2] = rng.integers(120, 255, channels)
+        pictures.append(picture)
+    return pictures
+
+
+def write_set(
+    path: Path, count: int = 20, size: int = 16, channels: int = 3, per_shard: int = 6
+) -> shards.Index:
+    """Write a small data set of blobs, labelled 0, 1, 2 in turn."""
+    samples = (
+        shards.Sample(shards.encode(picture, "png"), (size, size), label=number % 3)
+        for number, picture in enumerate(blobs(count, size, channels))
+    )
+    return shards.write(
+        path,
+        samples,
+        resolution=(size, size),
+        channels=channels,
+        label_names=("a", "b", "c"),
+        samples_per_shard=per_shard,
+    )
+
+
+@pytest.fixture
+def train(folder: Path) -> Callable[..., Path]:
+    """Run the real `train.py` command on a tiny set; returns the run's folder."""
+
+    def start(*overrides: str, name: str = "tiny") -> Path:
+        if not (folder / "set").exists():
+            write_set(folder / "set")
+        settings = [*TINY, "model=dcgan", "data=shards", "data.path=set", "logger=csv", f"name={name}"]
+        cli.run("train", [*settings, *overrides], program="train.py")
+        return folder / "runs" / name
+
+    return start
