@@ -13,6 +13,20 @@ import torch
 FORMAT = 1
 """The checkpoint's own version number."""
 Checkpoint = dict[str, Any]
+DAMAGE = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
+"""What reading a damaged file raises, depending on which byte is wrong."""
 
 
 class CheckpointError(ValueError):
@@ -62,9 +76,11 @@ def load(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at '{path}'")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"'{path}' cannot be read as a checkpoint: it is cut short, or no checkpoint")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, zipfile.BadZipFile, OSError) as error:
+    except DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"'{path}' cannot be read as a checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict) or "format" not in checkpoint:

@@ -1,0 +1,83 @@
+"""Which sample stands at each position."""
+
+from itertools import chain
+
+import numpy as np
+import pytest
+
+from kaleidogan.data.order import Batches, Order
+
+
+def test_a_pass_shows_each_sample_once():
+    order = Order([5, 3, 7], seed=1)
+    for number in range(3):
+        assert sorted(order.items(number * 15, 15)) == list(range(15))
+
+
+def test_with_mirror_a_pass_shows_each_sample_both_ways():
+    order = Order([5, 3], seed=1, mirror=True)
+    assert len(order) == 16
+    assert sorted(order.items(0, 16)) == list(range(16))
+
+
+def test_passes_and_seeds_differ_and_nothing_else_does():
+    order = Order([50], seed=1)
+    assert not np.array_equal(order.items(0, 50), order.items(50, 50))
+    assert not np.array_equal(order.items(0, 50), Order([50], seed=2).items(0, 50))
+    assert np.array_equal(order.items(0, 50), Order([50], seed=1).items(0, 50))
+
+
+def test_any_part_is_the_same_as_in_the_whole():
+    whole = Order([7, 9, 4], seed=3).items(0, 200)
+    for start in (0, 1, 19, 20, 21, 100):
+        assert np.array_equal(Order([7, 9, 4], seed=3).items(start, 50), whole[start : start + 50])
+
+
+def test_samples_are_shuffled_within_a_window_of_shards():
+    order = Order([10] * 12, seed=0, window=3)
+    shards = order.items(0, 120) // 10
+    for window in shards.reshape(4, 30):
+        assert len(set(window)) == 3
+        assert not np.array_equal(window, np.sort(window))
+
+
+def test_the_order_is_what_it_always_was():
+    """A changed order would make every checkpoint resume on other samples."""
+    assert Order([4, 4], seed=0).items(0, 8).tolist() == [6, 7, 1, 5, 3, 0, 4, 2]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_a_global_batch_does_not_depend_on_the_number_of_ranks(world_size):
+    ranks = [
+        list(
+            Batches(
+                Order([30], seed=0),
+                batch_size=8,
+                position=lambda: 16,
+                tick=40,
+                stop=1000,
+                rank=rank,
+                world_size=world_size,
+            )
+        )
+        for rank in range(world_size)
+    ]
+    joined = [list(chain(*parts)) for parts in zip(*ranks, strict=True)]
+    assert joined == [Order([30], seed=0).items(start, 8).tolist() for start in (16, 24, 32)]
+
+
+def test_ticks_end_at_multiples_and_training_at_its_stop():
+    seen = [0]
+    batches = Batches(Order([30], seed=0), batch_size=8, position=lambda: seen[0], tick=20, stop=50)
+    lengths = []
+    while seen[0] < 50:
+        count = len(list(batches))
+        lengths.append(count)
+        assert count <= len(batches)
+        seen[0] += 8 * count
+    assert lengths == [3, 2, 2]  # up to 24, 40 and 56 images
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(ValueError, match="batch_size 9 cannot be shared equally by 2"):
+        Batches(Order([30], seed=0), batch_size=9, position=lambda: 0, tick=9, stop=9, world_size=2)
