@@ -82,7 +82,8 @@ def train(folder: Path) -> Callable[..., Path]:
     def start(*overrides: str, name: str = "tiny") -> Path:
         if not (folder / "set").exists():
             write_set(folder / "set")
-        settings = [*TINY, "model=dcgan", "data=shards", "data.path=set", "logger=csv", f"name={name}"]
+        settings = [*TINY, "model=dcgan", "data=shards", "data.path=set", f"name={name}"]
+        settings += [] if any(o.startswith("logger=") for o in overrides) else ["logger=csv"]
         cli.run("train", [*settings, *overrides], program="train.py")
         return folder / "runs" / name
 

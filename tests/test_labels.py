@@ -1,3 +1,5 @@
+"""Labels from folders and files."""
+
 import json
 
 import pytest

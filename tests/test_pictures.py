@@ -1,3 +1,5 @@
+"""One file of a picture, to pixels."""
+
 import io
 import random
 import struct

@@ -1,3 +1,5 @@
+"""A heap of pictures, to shards."""
+
 import io
 import json
 import os

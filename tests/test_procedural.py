@@ -1,3 +1,5 @@
+"""Pictures by hand-made algorithms."""
+
 import itertools
 import re
 import subprocess

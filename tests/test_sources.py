@@ -1,3 +1,5 @@
+"""Folders, zips and tars of pictures."""
+
 import bz2
 import gzip
 import io

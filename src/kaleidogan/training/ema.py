@@ -3,6 +3,9 @@
 import torch
 from torch import nn
 
+STATISTICS = ("running_mean", "running_var")
+"""The buffers of a batch norm that are averages themselves."""
+
 
 def decay(images: int, half_life: float, *, images_seen: int, rampup: float | None = None) -> float:
     """How much of the average stays after a step that showed some images.
@@ -22,9 +25,17 @@ def decay(images: int, half_life: float, *, images_seen: int, rampup: float | No
 
 @torch.no_grad()
 def update(average: nn.Module, live: nn.Module, keep: float) -> None:
-    """Move an average towards the live network: parameters are averaged, buffers copied."""
+    """Move an average towards the live network: parameters and batch norm's statistics; buffers are copied.
+
+    The statistics belong to weights: the live network's would not fit the averaged ones, and darken or burn
+    out the pictures.
+    """
     old: list[torch.Tensor] = list(average.parameters())
     new: list[torch.Tensor] = list(live.parameters())
+    for (name, kept), current in zip(average.named_buffers(), live.buffers(), strict=True):
+        if name.endswith(STATISTICS):
+            old.append(kept)
+            new.append(current)
+        else:
+            kept.copy_(current)
     torch._foreach_lerp_(old, new, 1 - keep)  # one fused call: 3.5x a loop over the parameters
-    for kept, current in zip(average.buffers(), live.buffers(), strict=True):
-        kept.copy_(current)

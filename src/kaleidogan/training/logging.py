@@ -172,7 +172,7 @@ class Wandb(Logger):
             id=self._run.id,
             name=self._run.name,
             resume="allow" if mode == "online" else None,
-            dir=str(self._run.folder),
+            dir=str(self._run.folder.absolute()),  # W&B writes from a process with a folder of its own
             mode=mode,
             settings=wandb.Settings(
                 init_timeout=self._init_timeout_s,

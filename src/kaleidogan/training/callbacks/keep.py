@@ -10,7 +10,7 @@ import torch
 
 from kaleidogan.training import checkpoint as checkpoints
 from kaleidogan.training.gan import GAN
-from kaleidogan.training.runs import Run
+from kaleidogan.training.runs import Run, git_commit
 
 
 class Keep(pl.Callback):
@@ -43,8 +43,11 @@ class Keep(pl.Callback):
             pl_module.load_state_dict(self._resumed["state_dict"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Load the optimisers' state and, last of all, the random numbers' place."""
+        """Tell the loggers what is trained; load the optimisers, and last the random numbers' place."""
         assert isinstance(pl_module, GAN)
+        about = {"git_commit": git_commit(), "data_fingerprint": fingerprint(trainer)}
+        for logger in trainer.loggers:
+            logger.log_hyperparams({**self._config, **about})
         self._kept = self._number(pl_module.images_seen)
         if self._resumed is None:
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)
@@ -88,10 +91,15 @@ def collect(trainer: pl.Trainer, gan: GAN, run: Run, config: dict[str, Any]) -> 
         "random": [random_state()],
         "threads": torch.get_num_threads(),
         "precision": str(trainer.precision),
-        "data": trainer.datamodule.index.fingerprint,  # type: ignore[attr-defined]
+        "data": fingerprint(trainer),
         "wandb_id": run.id,
         "config": config,
     }
+
+
+def fingerprint(trainer: pl.Trainer) -> str:
+    """The data set's."""
+    return str(trainer.datamodule.index.fingerprint)  # type: ignore[attr-defined]
 
 
 def random_state() -> dict[str, Any]:

@@ -1,0 +1,130 @@
+"""The game, played by hand without a trainer where that is enough."""
+
+import pytest
+import torch
+from torch import nn
+
+from kaleidogan.training.gan import GAN, frozen
+from kaleidogan.training.losses import R1, NonSaturating
+from kaleidogan.training.modules import DCGAN
+
+
+class Point(nn.Module):
+    """A generator of one-pixel pictures: its parameter plus its latent."""
+
+    latent_dim = 1
+    image_shape = (1, 1, 1)
+
+    def __init__(self):
+        super().__init__()
+        self.place = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+    def forward(self, z):
+        return (self.place + 0 * z)[:, :, None, None]
+
+
+class Slope(nn.Module):
+    """A linear discriminator."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((1,), 0.3, dtype=torch.float64))
+
+    def forward(self, image):
+        return (image * self.weight).flatten()
+
+
+def game(**options) -> GAN:
+    torch.manual_seed(0)
+    defaults = {
+        "generator": Point(),
+        "discriminator": Slope(),
+        "loss": NonSaturating(),
+        "penalties": {},
+        "augment": nn.Identity(),
+        "learning_rate": 0.1,
+        "betas": (0.0, 0.99),
+        "d_steps": 1,
+        "accumulate": 1,
+        "ema_kimg": 1.0,
+        "ema_rampup": None,
+    }
+    gan = GAN(**{**defaults, **options})
+    optimizers = gan.configure_optimizers()
+    gan.optimizers = lambda: optimizers
+    gan.manual_backward = lambda loss: loss.backward()
+    gan.advance_average = lambda images: None
+    gan._trainer = type("Alone", (), {"world_size": 1})()
+    return gan
+
+
+def reals(count=4):
+    return torch.ones(count, 1, 1, 1, dtype=torch.float64)
+
+
+def test_each_player_moves_the_way_that_its_loss_falls():
+    gan = game()
+    gan.training_step({"image": reals()}, 0)
+    assert gan.discriminator.weight.item() > 0.3  # reals at 1 look more real than fakes at 0
+    assert gan.generator.place.item() > 0  # so the fakes go towards the reals
+
+
+def test_the_generators_step_leaves_no_gradient_on_the_discriminator():
+    gan = game()
+    _, discriminator_optimizer = gan.optimizers()
+    discriminator_optimizer.zero_grad()
+    gan.generator_step([4], gan.optimizers()[0])
+    assert gan.discriminator.weight.grad is None
+    assert gan.discriminator.weight.requires_grad
+
+
+def test_gradients_do_not_depend_on_accumulation():
+    whole, parts = game(), game(accumulate=4)
+    images = torch.randn(8, 1, 1, 1, dtype=torch.float64)
+    for gan in (whole, parts):
+        gan.discriminator_step(images.chunk(gan.accumulate), gan.optimizers()[1])
+    torch.testing.assert_close(whole.discriminator.weight.grad, parts.discriminator.weight.grad)
+
+
+def test_a_lazy_penalty_weighs_as_much_as_it_is_rare():
+    gan = game(penalties={"penalty/r1": R1(gamma=2.0, every=16)})
+    optimizer = gan.optimizers()[1]
+    value = gan.penalty_step(gan.penalties["penalty/r1"], (reals(),), optimizer)
+    assert value.item() == pytest.approx(0.3**2)
+    assert gan.discriminator.weight.grad.item() == pytest.approx(16 * 2 * 0.3)
+
+
+def test_a_penalty_is_due_every_so_many_batches():
+    gan = game(penalties={"penalty/r1": R1(gamma=2.0, every=3)})
+    due = ["penalty/r1" in gan.training_step({"image": reals()}, 0) for _ in range(7)]
+    assert due == [True, False, False, True, False, False, True]
+
+
+def test_the_generator_plays_once_in_d_steps_batches():
+    gan = game(d_steps=3)
+    played = ["loss/generator" in gan.training_step({"image": reals()}, 0) for _ in range(6)]
+    assert played == [False, False, True, False, False, True]
+
+
+def test_adams_rates_allow_for_lazy_penalties():
+    generator, discriminator = game(penalties={"penalty/r1": R1(1.0, every=16)}).optimizers()
+    assert generator.param_groups[0]["lr"] == 0.1
+    assert discriminator.param_groups[0]["lr"] == pytest.approx(0.1 * 16 / 17)
+    assert discriminator.param_groups[0]["betas"] == pytest.approx((0.0, 0.99 ** (16 / 17)))
+
+
+def test_frozen_gives_the_parameters_back_after_an_error():
+    network = Slope()
+    with pytest.raises(RuntimeError, match="broke off"), frozen(network):
+        raise RuntimeError("broke off" if not network.weight.requires_grad else "was not frozen")
+    assert network.weight.requires_grad
+
+
+def test_a_module_works_without_hydra_and_is_read_back(train):
+    gan = DCGAN(resolution=16, width=4)
+    assert gan(torch.randn(2, 100)).shape == (2, 3, 16, 16)
+    path = train() / "checkpoints" / "last.ckpt"
+    back = DCGAN.load_from_checkpoint(path)
+    assert back.images_seen == 48
+    assert back.hparams.width == 4
+    assert back.average.latent_dim == 8

@@ -1,0 +1,52 @@
+"""Reads a W&B run file: LevelDB's log format, around protocol buffers."""
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wandb.proto import wandb_internal_pb2
+
+BLOCK = 32768
+HEADER = 7
+
+
+def records(path: Path) -> Iterator[Any]:
+    """The records of a `.wandb` file, in order."""
+    data = path.read_bytes()
+    offset, parts = HEADER, b""  # the file begins with a magic of the length of a header
+    while offset + HEADER <= len(data):
+        if BLOCK - offset % BLOCK < HEADER:
+            offset += BLOCK - offset % BLOCK
+            continue
+        _, length, kind = struct.unpack("<IHB", data[offset : offset + HEADER])
+        parts += data[offset + HEADER : offset + HEADER + length]
+        offset += HEADER + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(parts)
+            parts = b""
+            yield record
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A run's id, configuration and history."""
+    found: dict[str, Any] = {"config": {}, "history": [], "metrics": {}}
+    for record in records(path):
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            found["id"] = record.run.run_id
+            updates = record.run.config.update
+        elif kind == "config":
+            updates = record.config.update
+        else:
+            updates = []
+        for item in updates:
+            found["config"][item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+        if kind == "history":
+            row = {i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
+            found["history"].append(row)
+        if kind == "metric":
+            found["metrics"][record.metric.name or record.metric.glob_name] = record.metric.step_metric
+    return found
