@@ -1,5 +1,7 @@
 """The average."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -27,10 +29,21 @@ def test_it_begins_with_a_short_memory():
     assert ema.decay(32, 10_000, images_seen=0, rampup=0.05) == 0
 
 
-def test_buffers_are_copied():
+def test_batch_norms_statistics_are_averaged_like_the_weights_and_other_buffers_copied():
     average, live = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
-    live.running_mean.fill_(7)
+    live.running_mean.fill_(8)
     live.num_batches_tracked.fill_(3)
-    ema.update(average, live, 0.9)
-    assert average.running_mean.tolist() == [7, 7]
+    ema.update(average, live, 0.75)
+    assert average.running_mean.tolist() == [2, 2]
     assert average.num_batches_tracked == 3
+
+
+def test_the_average_of_a_network_that_stands_still_is_that_network():
+    torch.manual_seed(0)
+    live = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    average = copy.deepcopy(live)
+    live(torch.randn(8, 3))
+    for _ in range(200):
+        ema.update(average, live, 0.8)
+    image = torch.randn(8, 3)
+    torch.testing.assert_close(average.eval()(image), live.eval()(image))

@@ -5,6 +5,8 @@ import csv
 import pytest
 import torch
 
+from conftest import TINY, write_set
+from kaleidogan import cli
 from kaleidogan.training import checkpoint
 
 
@@ -38,3 +40,56 @@ def test_a_resumed_run_equals_an_uninterrupted_one(train, workers):
     for one, other in zip(whole["optimizers"], parts["optimizers"], strict=True):
         assert all(equal(one["state"][key], other["state"][key]) for key in one["state"])
     assert torch.equal(whole["random"][0]["torch"], parts["random"][0]["torch"])
+
+
+def test_a_run_that_has_reached_its_length_says_how_to_go_on(train, capsys):
+    run = train()
+    before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    train()
+    assert "has reached its 0.048 kimg; to go on, set kimg=0.096" in capsys.readouterr().out
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_other_latents_follow_from_another_seed(train):
+    one, other = (
+        checkpoint.load(train(f"seed={s}", name=f"s{s}") / "checkpoints" / "last.ckpt") for s in (1, 2)
+    )
+    assert not equal(one["state_dict"], other["state_dict"])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("resolution=[16,32]", "channels=4"),
+        ("channels=1", "accumulate=4", "model.r1_gamma=1", "model.r1_every=2"),
+        ("model.d_steps=2", "trainer.precision=bf16-mixed", "model.discriminator_norm=none"),
+    ],
+)
+def test_other_settings_on_procedural_pictures(folder, settings):
+    base = [*TINY, "model=dcgan", "data=procedural", "data.maker.num_images=20", "data.mirror=true"]
+    cli.run("train", [*base, *settings, "logger=csv", "name=a"], program="train.py")
+    saved = checkpoint.load(folder / "runs" / "a" / "checkpoints" / "last.ckpt")
+    weights = [value for key, value in saved["state_dict"].items() if key.startswith("average.")]
+    assert all(torch.isfinite(weight).all() for weight in weights)
+    assert saved["state_dict"]["_extra_state"]["images_seen"] == 48
+    assert (folder / "runs" / "a" / "samples" / "reals-and-samples.png").exists()
+
+
+def test_an_unequal_accumulation_is_refused(train, capsys):
+    with pytest.raises(SystemExit):
+        train("accumulate=3")
+    assert "accumulate=3 does not divide batch_size=8" in capsys.readouterr().err
+
+
+def test_a_sweep_is_a_run_for_each_combination(train, folder):
+    write_set(folder / "set")
+    settings = [*TINY, "model=dcgan", "data=shards", "data.path=set", "logger=csv", "callbacks=none"]
+    settings.remove("callbacks.samples.rows=3")
+    cli.run("train", ["-m", *settings, "seed=0,1", "kimg=0.016"], program="train.py")
+    assert {path.name for path in (folder / "runs").glob("[!.]*")} == {"dcgan-set-001", "dcgan-set-002"}
+
+
+def test_the_metric_that_a_sweep_optimises(train, capsys):
+    with pytest.raises(SystemExit):
+        train("optimized_metric=loss/generatr")
+    assert "did you mean loss/generator?" in capsys.readouterr().err

@@ -41,7 +41,7 @@ class Pictures(Dataset[Batch]):
         pixels = self._reader.read(sample)
         if flip:
             pixels = pixels[:, ::-1]
-        image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
         return {"image": image, "label": torch.tensor(self._labels[sample])}
 
 

@@ -156,6 +156,7 @@ class Wandb(Logger):
             except (wandb.errors.CommError, wandb.errors.UsageError) as error:
                 if mode == "online":
                     raise ValueError(f"logger.wandb.mode=online, but W&B says: {error}") from error
+                wandb.teardown()  # the failed attempt still holds the run's id
                 reason = f"the server did not answer ({str(error).splitlines()[0]})"
         experiment = self._init("disabled" if mode == "disabled" else "offline")
         if mode != "disabled":

@@ -71,9 +71,16 @@ def train(
     Returns:
         The metric that a sweep optimises, if one is named.
     """
+    if model["batch_size"] % accumulate:
+        raise ValueError(f"accumulate={accumulate} does not divide batch_size={model['batch_size']} evenly")
     run = runs.Run(name or runs.new_name(f"{choices['model']}-{_data_name(data, choices)}"))
     found = checkpoints.load_newest(run.checkpoint_to_resume(resume))
     config = {**to_plain(config), "batch_size": model["batch_size"], "kimg": model["kimg"]}
+    if found is not None and (seen := images_seen(found[1])) >= model["kimg"] * 1000:
+        print(
+            f"run '{run.folder}' has reached its {seen / 1000:g} kimg; to go on, set kimg={2 * seen / 1000:g}"
+        )
+        return None
     seed_everything(seed)
     gan, pictures = build(model), build(data)
     keep = Keep(run=run, config=config, every_kimg=checkpoint_kimg, resumed=found[1] if found else None)
@@ -133,8 +140,12 @@ def announce(
     )
     print(f"on {device} in {trainer.precision}, data '{pictures.folder}', run '{run.folder}'")
     if found is not None:
-        images = found[1]["state_dict"]["_extra_state"]["images_seen"]
-        print(f"going on from '{found[0]}' at {images / 1000:g} kimg")
+        print(f"going on from '{found[0]}' at {images_seen(found[1]) / 1000:g} kimg")
+
+
+def images_seen(checkpoint: checkpoints.Checkpoint) -> int:
+    """Where a checkpoint stands."""
+    return int(checkpoint["state_dict"]["_extra_state"]["images_seen"])
 
 
 def summarize(run: runs.Run, trainer: pl.Trainer) -> None:

@@ -25,7 +25,9 @@ class Progress(pl.Callback):
         assert isinstance(pl_module, GAN)
         stop = trainer.datamodule.stop  # type: ignore[attr-defined]
         if trainer.is_global_zero:
+            self._stop = stop
             self._bar = tqdm(
+                desc=self._words(pl_module.images_seen),
                 total=stop,
                 initial=pl_module.images_seen,
                 unit="img",
@@ -33,8 +35,6 @@ class Progress(pl.Callback):
                 mininterval=0.2 if sys.stderr.isatty() else QUIET_S,
                 dynamic_ncols=True,
             )
-            self._stop = stop
-            self._describe(pl_module.images_seen)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -44,7 +44,7 @@ class Progress(pl.Callback):
             assert isinstance(pl_module, GAN)
             seen = min(pl_module.images_seen, self._stop)
             if self._bar.update(seen - self._bar.n):
-                self._describe(seen)
+                self._bar.set_description_str(self._words(seen), refresh=False)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the tick's mean losses beside the bar."""
@@ -65,12 +65,11 @@ class Progress(pl.Callback):
         """Leave the bar as it stands, above the message."""
         self._close()
 
-    def _describe(self, seen: float) -> None:
-        assert self._bar is not None
-        self._bar.set_description_str(f"{seen / 1000:.1f}/{self._stop / 1000:g} kimg", refresh=False)
+    def _words(self, seen: float) -> str:
+        return f"{seen / 1000:.1f}/{self._stop / 1000:g} kimg"
 
     def _close(self) -> None:
         if self._bar is not None:
-            self._describe(self._bar.n)
+            self._bar.set_description_str(self._words(self._bar.n), refresh=False)
             self._bar.close()
             self._bar = None
