@@ -41,7 +41,8 @@ def test_wandb_records_offline_without_a_key(tmp_path, monkeypatch, capsys):
     assert found["config"]["kimg"] == 3
     assert found["config"]["model"] == {"width": 4}
     assert found["history"][0]["loss/generator"] == 0.5
-    assert found["history"][1]["samples/fakes._type"] == "image-file"
+    assert found["history"][0]["_step"] == 1000
+    assert found["history"][0]["samples/fakes._type"] == "image-file"
     assert found["metrics"]["loss/*"] == "progress/kimg"
     assert list(run.folder.glob("wandb/offline-run-*/files/media/images/samples/*.png"))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import wandb
 from wandb.proto import wandb_internal_pb2
 
 BLOCK = 32768
@@ -31,7 +32,8 @@ def records(path: Path) -> Iterator[Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A run's id, configuration and history."""
+    """A run's id, configuration and history, once W&B's own process has written all of it."""
+    wandb.teardown()
     found: dict[str, Any] = {"config": {}, "history": [], "metrics": {}}
     for record in records(path):
         kind = record.WhichOneof("record_type")

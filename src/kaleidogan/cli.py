@@ -1,5 +1,6 @@
 """`kaleidogan COMMAND key=value ...`: every command is a function, configured in `conf/COMMAND.yaml`."""
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -65,14 +66,34 @@ def call(cfg: Any) -> float | None:
         takes = config.read_signature(checked[config.TARGET]).parameters
         arguments = {key: value for key, value in {**checked, **about}.items() if key in takes}
         return config.locate(checked[config.TARGET])(**arguments)  # type: ignore[no-any-return]
-    except (ValueError, OSError, OmegaConfBaseException) as error:
-        if debug:
+    except KeyboardInterrupt:
+        _fail("interrupted before training began; nothing is lost", status=130)
+    except (ValueError, OSError, RuntimeError, MemoryError, OmegaConfBaseException) as error:
+        message = explain(error)
+        if debug or message is None:
             raise
         hint = "" if isinstance(error, config.ConfigError) else "\n(debug=true shows where this comes from)"
-        _fail(f"{error}{hint}")
+        _fail(f"{message}{hint}")
 
 
-def _fail(message: str) -> NoReturn:
+def explain(error: Exception) -> str | None:
+    """Say an error on one screen, with the remedy; None if it is not one that a user can mend."""
+    text = str(error)
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", text, re.I):
+        return (
+            f"out of memory: {first}\nlower batch_size, or play it in parts with accumulate=2 (or 4 ...), or lower "
+            "model.width or resolution; the last checkpoint is good"
+        )
+    if re.search(r"DataLoader worker .*(killed|exited unexpectedly)", text):
+        return f"a data worker died: {first}\nthe last checkpoint is good; start again to go on"
+    if "in DataLoader worker" in text:
+        # The worker's own error, whose traceback PyTorch puts before it.
+        return text.strip().splitlines()[-1].partition(": ")[2]
+    return None if isinstance(error, RuntimeError) else text
+
+
+def _fail(message: str, status: int = 1) -> NoReturn:
     sys.stdout.flush()
     print(f"Error: {message}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(status)

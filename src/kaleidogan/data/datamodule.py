@@ -1,5 +1,6 @@
 """Shards -> batches: the datamodule that every model trains from."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -122,6 +123,11 @@ class ImageData(pl.LightningDataModule):
             self._index = index
         return self._index
 
+    def check(self) -> None:
+        """Open the set at once, unless it is one that is made when training begins."""
+        if self._maker is None or self.folder.exists():
+            _ = self.index
+
     def prepare_data(self) -> None:
         """Write the set if it is one that can be made and is not there (once a node)."""
         if self._maker is not None and not self.folder.exists():
@@ -154,6 +160,7 @@ class ImageData(pl.LightningDataModule):
             ),
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            worker_init_fn=_ignore_signals,
             pin_memory=not on_cpu,
             # A generator of its own: starting an iteration draws nothing from the training's random numbers.
             generator=torch.Generator(),
@@ -169,6 +176,12 @@ class ImageData(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn the pictures to float in [-1, 1], on the device."""
         return {**batch, "image": to_float(batch["image"])}
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave a stop to the main process, which still wants the rest of its batch."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def to_float(image: torch.Tensor) -> torch.Tensor:

@@ -1,18 +1,28 @@
-"""Checkpoints on disk: tensors and plain values only, written whole or not at all. No Lightning here."""
+"""Checkpoints on disk: tensors and plain values only, written whole or not at all. No Lightning here.
+
+A file is what `torch.save` writes, a zip archive, whose comment holds the SHA-256 of all bytes before it: a
+flipped bit or a missing end is noticed, and PyTorch and Lightning read the file all the same.
+"""
 
 import contextlib
+import errno
 import hashlib
 import os
 import pickle
+import shutil
+import struct
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 FORMAT = 1
 """The checkpoint's own version number."""
 Checkpoint = dict[str, Any]
+MARK = b"sha256:"
+SEAL_BYTES = len(MARK) + 64
+"""The zip's comment: the mark, and the hash in hex."""
 DAMAGE = (
     OSError,
     EOFError,
@@ -26,7 +36,7 @@ DAMAGE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
 )
-"""What reading a damaged file raises, depending on which byte is wrong."""
+"""What reading a file that is no checkpoint raises, depending on what it is."""
 
 
 class CheckpointError(ValueError):
@@ -36,26 +46,64 @@ class CheckpointError(ValueError):
 def save(path: Path, checkpoint: Checkpoint, *, previous: Path | None = None) -> None:
     """Write a checkpoint so that a kill at any moment leaves a whole one.
 
-    It is written beside its target, flushed to the disk, and renamed.
+    It is written beside its target, sealed with its checksum, flushed to the disk, and renamed.
 
     Args:
         path: the target.
         checkpoint: tensors and plain values.
         previous: where what stands at the target now is moved to.
+
+    Raises:
+        OSError: if it cannot be written; names the path, and the bytes needed if the disk is full. What stood
+            at the target stands there still.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with aside.open("wb") as stream:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("w+b") as stream:
             torch.save({"format": FORMAT, **checkpoint}, stream)
+            _seal(stream)
             stream.flush()
             os.fsync(stream.fileno())
         if previous is not None and path.exists():
             path.replace(previous)
         aside.replace(path)
         _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        raise _explain(error, path, checkpoint) from error
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def _seal(stream: IO[bytes]) -> None:
+    """Append the checksum as the archive's comment, whose length the archive's last two bytes announce."""
+    stream.seek(-2, os.SEEK_END)
+    stream.write(struct.pack("<H", SEAL_BYTES))
+    stream.seek(0)
+    found = hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
+    stream.seek(0, os.SEEK_END)
+    stream.write(MARK + found.encode())
+
+
+def _explain(error: OSError | RuntimeError, path: Path, checkpoint: Checkpoint) -> OSError:
+    """Turn what a failed write raised into words: PyTorch reports a full disk as a RuntimeError."""
+    needed = sum(tensor.nbytes for tensor in _tensors(checkpoint))
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    free = shutil.disk_usage(parent).free
+    if free < needed or getattr(error, "errno", None) == errno.ENOSPC:
+        return OSError(
+            f"the disk is full: '{path}' needs {needed:,} bytes and {free:,} are free; the checkpoint before "
+            "is kept. Make room, then start again with the same name to go on"
+        )
+    return OSError(f"'{path}' cannot be written: {error}")
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    entries = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [tensor for entry in entries for tensor in _tensors(entry)]
 
 
 def _sync_folder(folder: Path) -> None:
@@ -67,6 +115,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what saves that were killed left beside the checkpoints. Only while no one else writes here."""
+    for aside in folder.glob(".*.tmp"):
+        aside.unlink(missing_ok=True)
+
+
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint into CPU memory, without running any code that it may carry.
 
@@ -76,8 +130,7 @@ def load(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at '{path}'")
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"'{path}' cannot be read as a checkpoint: it is cut short, or no checkpoint")
+    _check_seal(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGE as error:
@@ -89,22 +142,52 @@ def load(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"'{path}' has format {checkpoint['format']}; this version reads format {FORMAT}"
         )
+    if missing := sorted(FIELDS - checkpoint.keys()):
+        raise CheckpointError(f"'{path}' lacks {', '.join(missing)}")
     return checkpoint
 
 
+FIELDS = {"model", "generator", "hyper_parameters", "state_dict", "optimizers", "random", "config", "data"}
+"""What a checkpoint of format 1 cannot do without."""
+
+
+def _check_seal(path: Path) -> None:
+    with path.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(size - SEAL_BYTES, 0))
+        seal = stream.read()
+        if not seal.startswith(MARK):
+            raise CheckpointError(f"'{path}' is cut short, or is not a checkpoint of this project")
+        stream.seek(0)
+        found, left = hashlib.sha256(), size - SEAL_BYTES
+        while chunk := stream.read(min(left, 2**20)):
+            found.update(chunk)
+            left -= len(chunk)
+    if seal != MARK + found.hexdigest().encode():
+        raise CheckpointError(f"'{path}' is damaged: its checksum does not match")
+
+
 def load_newest(paths: list[Path]) -> tuple[Path, Checkpoint] | None:
-    """Read the first of some checkpoints that can be read; None if none is there.
+    """Read the first of some checkpoints that can be read, and say so if it is not the first there is.
+
+    Returns:
+        The path and the content; None if none is there.
 
     Raises:
         CheckpointError: if some are there and none can be read; says what is wrong with each.
     """
-    problems = []
+    problems: list[str] = []
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                return path, load(path)
-            except CheckpointError as error:
-                problems.append(str(error))
+        try:
+            checkpoint = load(path)
+        except FileNotFoundError:
+            continue
+        except CheckpointError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            print(f"{problem}; taking '{path}' instead")
+        return path, checkpoint
     if problems:
         raise CheckpointError("; ".join(problems))
     return None

@@ -23,7 +23,19 @@ from kaleidogan.training.runs import Run
 
 Pixels = NDArray[np.uint8]
 X_AXIS = "progress/kimg"
-CHARTS = ("loss", "logit", "penalty", "augment", "speed", "metric", "samples", "progress/passes")
+CHARTS = (
+    "loss",
+    "logit",
+    "penalty",
+    "gradient",
+    "health",
+    "augment",
+    "speed",
+    "memory",
+    "metric",
+    "samples",
+    "progress/passes",
+)
 """What is drawn over the x axis: a metric of its own for each, since W&B lets only one rule hold for `*`."""
 
 
@@ -65,9 +77,23 @@ class CSV(Logger):
         columns = self._columns()
         if new := [key for key in row if key not in columns]:
             columns += new
-            self._add_columns(columns)
+            self._rewrite(columns, self._rows())
         with self.path.open("a", newline="", encoding="utf-8") as stream:
             csv.DictWriter(stream, columns).writerow(row)
+
+    @rank_zero_only
+    def cut(self, images: int) -> None:
+        """Drop the rows of later images: they come again."""
+        columns = self._columns()
+        if columns:
+            self._rewrite(columns, [row for row in self._rows() if int(row["images"]) <= images])
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as stream:
+            # A kill may have cut the last line short.
+            return [row for row in csv.DictReader(stream) if None not in row.values() and row["images"]]
 
     def _columns(self) -> list[str]:
         if not self.path.exists():
@@ -75,11 +101,7 @@ class CSV(Logger):
         with self.path.open(newline="", encoding="utf-8") as stream:
             return next(csv.reader(stream), [])
 
-    def _add_columns(self, columns: list[str]) -> None:
-        rows: list[dict[str, str]] = []
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as stream:
-                rows = list(csv.DictReader(stream))
+    def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         aside = self.path.with_suffix(".tmp")
         with aside.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, columns)
@@ -194,7 +216,8 @@ class Wandb(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Record a point of each scalar."""
-        self.experiment.log(dict(metrics))
+        # Steps are images: a point that is logged again after a resume falls on the one it was.
+        self.experiment.log(dict(metrics), step=step)
 
     @rank_zero_only
     def log_picture(self, key: str, pixels: Pixels, step: int) -> None:
@@ -202,7 +225,7 @@ class Wandb(Logger):
         import wandb
 
         picture = wandb.Image(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels)
-        self.experiment.log({key: picture, X_AXIS: step / 1000})
+        self.experiment.log({key: picture, X_AXIS: step / 1000}, step=step)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -2,8 +2,9 @@
 
 import random
 import shlex
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,7 +17,9 @@ from kaleidogan.settings import Channels, Count, Positive, Resolution, Seed
 from kaleidogan.training import checkpoint as checkpoints
 from kaleidogan.training import runs
 from kaleidogan.training.callbacks.keep import Keep
+from kaleidogan.training.callbacks.preempt import Preempt, Stopped
 from kaleidogan.training.gan import GAN
+from kaleidogan.training.resume import check_changes, notes
 
 
 def train(
@@ -32,6 +35,8 @@ def train(
     accumulate: Count,
     resume: str,
     optimized_metric: str | None,
+    optimized_direction: Literal["minimize", "maximize"] = "minimize",
+    allow_changes: tuple[str, ...] = (),
     model: dict[str, Any],
     data: dict[str, Any],
     trainer: dict[str, Any],
@@ -56,7 +61,9 @@ def train(
         checkpoint_kimg: keep a checkpoint for good every so many thousand images; null: only the newest two.
         accumulate: parts into which a batch is cut to save memory.
         resume: auto: go on with the run of this name; never: refuse to; or a checkpoint or run to start from.
-        optimized_metric: what a sweep optimises, e.g. loss/generator; null: nothing.
+        optimized_metric: what a sweep optimises and best.ckpt is kept by, e.g. loss/generator; null: nothing.
+        optimized_direction: minimize or maximize it.
+        allow_changes: settings that may differ from those of the checkpoint that training goes on from.
         model: who plays.
         data: what the pictures are.
         trainer: on which machine.
@@ -73,34 +80,66 @@ def train(
     """
     if model["batch_size"] % accumulate:
         raise ValueError(f"accumulate={accumulate} does not divide batch_size={model['batch_size']} evenly")
+    pictures = build(data)
+    pictures.check()
     run = runs.Run(name or runs.new_name(f"{choices['model']}-{_data_name(data, choices)}"))
-    found = checkpoints.load_newest(run.checkpoint_to_resume(resume))
-    config = {**to_plain(config), "batch_size": model["batch_size"], "kimg": model["kimg"]}
-    if found is not None and (seen := images_seen(found[1])) >= model["kimg"] * 1000:
-        print(
-            f"run '{run.folder}' has reached its {seen / 1000:g} kimg; to go on, set kimg={2 * seen / 1000:g}"
-        )
-        return None
-    seed_everything(seed)
-    gan, pictures = build(model), build(data)
-    keep = Keep(run=run, config=config, every_kimg=checkpoint_kimg, resumed=found[1] if found else None)
-    lightning = build(
-        trainer,
+    config = {**config, "batch_size": model["batch_size"], "kimg": model["kimg"]}
+    with run.lock():
+        checkpoints.sweep(run.checkpoints)
+        found = checkpoints.load_newest(run.checkpoint_to_resume(resume))
+        if found is not None:
+            check_changes(found[1], to_plain(config), allow_changes)
+            if (seen := images_seen(found[1])) >= model["kimg"] * 1000:
+                more = f"to go on, set kimg={2 * seen / 1000:g}"
+                print(f"run '{run.folder}' has reached its {seen / 1000:g} kimg; {more}")
+                return None
+        run.record_start(yaml.safe_dump(to_plain(config), sort_keys=False), overrides)
+        try:
+            lightning = play(run, config, pictures, found, allow_changes)
+        except Stopped as stopped:
+            typed = [override.lstrip("+") for override in overrides]
+            again = shlex.join([*(o for o in typed if not o.startswith("name=")), f"name={run.name}"])
+            print(f"stopped by {stopped} and saved. To go on: python train.py {again}")
+            sys.exit(128 + stopped.number)
+        summarize(run, lightning)
+    return metric(lightning, optimized_metric)
+
+
+def play(
+    run: runs.Run,
+    config: dict[str, Any],
+    pictures: ImageData,
+    found: tuple[Path, checkpoints.Checkpoint] | None,
+    allow_changes: tuple[str, ...],
+) -> pl.Trainer:
+    """Build the parts that a configuration describes, and train."""
+    seed_everything(config["seed"])
+    gan = build(config["model"])
+    keep = Keep(
+        run=run,
+        config=to_plain(config),
+        every_kimg=config["checkpoint_kimg"],
+        metric=config["optimized_metric"],
+        direction=config["optimized_direction"],
+        resumed=found[1] if found else None,
+        allow_changes=allow_changes,
+    )
+    callbacks = build(config["callbacks"] or {})
+    trainer: pl.Trainer = build(
+        config["trainer"],
         folder=run.folder,
-        callbacks=[*build(callbacks or {}).values(), keep],
-        loggers=list(build(logger or {}, run=run).values()),
+        callbacks=[*callbacks.values(), keep, Preempt(keep)],
+        loggers=list(build(config["logger"] or {}, run=run).values()),
     )
     pictures.schedule(
-        batch_size=model["batch_size"],
-        tick=round(tick_kimg * 1000),
-        stop=round(model["kimg"] * 1000),
+        batch_size=config["batch_size"],
+        tick=round(config["tick_kimg"] * 1000),
+        stop=round(config["kimg"] * 1000),
         position=lambda: gan.images_seen,
     )
-    run.record_start(yaml.safe_dump(config, sort_keys=False), overrides)
-    announce(run, gan, pictures, lightning, found)
-    lightning.fit(gan, datamodule=pictures)
-    summarize(run, lightning)
-    return metric(lightning, optimized_metric)
+    announce(run, gan, pictures, trainer, found)
+    trainer.fit(gan, datamodule=pictures)
+    return trainer
 
 
 def _data_name(data: dict[str, Any], choices: dict[str, Any]) -> str:
@@ -141,6 +180,8 @@ def announce(
     print(f"on {device} in {trainer.precision}, data '{pictures.folder}', run '{run.folder}'")
     if found is not None:
         print(f"going on from '{found[0]}' at {images_seen(found[1]) / 1000:g} kimg")
+        for note in notes(found[1], str(trainer.precision)):
+            print(f"note: {note}")
 
 
 def images_seen(checkpoint: checkpoints.Checkpoint) -> int:

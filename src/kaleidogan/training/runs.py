@@ -1,15 +1,20 @@
 """A run's folder: `runs/NAME/` with its checkpoints, samples, metrics, configuration and state."""
 
+import fcntl
 import json
+import os
 import re
 import secrets
+import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path("runs")
+_HELD: set[int] = set()
 _NAME = re.compile(r"[\w.+=,-]+", re.ASCII)
 
 
@@ -30,6 +35,40 @@ class Run:
         self.last = self.checkpoints / "last.ckpt"
         self.previous = self.checkpoints / "previous.ckpt"
         self.samples = self.folder / "samples"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run's folder for this process; it is free again when the process ends, however it ends.
+
+        The kernel holds the lock, so a run that was killed, or that goes on at another node, is not locked
+        out by what it left. What is written into the file is for people.
+
+        Raises:
+            OSError: if another process holds it, or the folder cannot be written to.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise OSError(
+                f"the run's folder '{self.folder}' cannot be written to: {error.strerror}"
+            ) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+            os.close(handle)
+            raise OSError(
+                f"run '{self.name}' is being trained by {holder}; choose another name=, or stop that one"
+            ) from None
+        _HELD.add(handle)
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        try:
+            yield
+        finally:
+            _HELD.discard(handle)
+            os.close(handle)
 
     @property
     def id(self) -> str:
@@ -72,6 +111,15 @@ class Run:
         (self.folder / "config.yaml").write_text(config_yaml, encoding="utf-8")
         with (self.folder / "starts.log").open("a", encoding="utf-8") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {' '.join(overrides) or '(no overrides)'}\n")
+
+
+def _let_go() -> None:
+    """In a forked child: a data worker that outlives its killed parent must not hold the lock on."""
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def new_name(prefix: str, root: Path = ROOT) -> str:

@@ -1,14 +1,17 @@
 """Keeping: a checkpoint at every tick, continuing from one, and stopping when all images were shown."""
 
 import random
+import shutil
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 
 from kaleidogan.training import checkpoint as checkpoints
+from kaleidogan.training import resume
+from kaleidogan.training.callbacks.health import is_finite
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.runs import Run, git_commit
 
@@ -20,7 +23,10 @@ class Keep(pl.Callback):
         run: whose folder the checkpoints go to.
         config: the resolved configuration, for the record.
         every_kimg: keep one for good whenever as many thousands of images were passed; None: none.
+        metric: keep the best by this scalar as `best.ckpt`; None: none.
+        direction: whether the least or the most of it is best.
         resumed: the checkpoint to continue from.
+        allow_changes: settings that may differ from the resumed checkpoint's.
     """
 
     def __init__(
@@ -29,18 +35,59 @@ class Keep(pl.Callback):
         run: Run,
         config: dict[str, Any],
         every_kimg: float | None = None,
+        metric: str | None = None,
+        direction: Literal["minimize", "maximize"] = "minimize",
         resumed: checkpoints.Checkpoint | None = None,
+        allow_changes: tuple[str, ...] = (),
     ) -> None:
         self._run = run
         self._config = config
         self._every = every_kimg
+        self._metric = metric
+        self._sign = 1 if direction == "minimize" else -1
         self._resumed = resumed
+        self._allowed = allow_changes
         self._kept = 0
+        self._best: float | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best value so far."""
+        self._best = state_dict["best"]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Load the networks, the average and the clock, before the loader asks where training stands."""
+        assert isinstance(pl_module, GAN)
+        if trainer.is_global_zero:
+            self._announce_disk_use(pl_module)
         if self._resumed is not None:
+            resume.check_data(self._resumed, fingerprint(trainer), self._allowed)
             pl_module.load_state_dict(self._resumed["state_dict"])
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                state = self._resumed["callbacks"].get(type(callback).__name__)
+                if state is not None:
+                    callback.load_state_dict(state)
+
+    def _announce_disk_use(self, gan: GAN) -> None:
+        """Say what the checkpoints will take; a full disk is better known at the start."""
+        generator, discriminator = (
+            sum(p.nbytes for p in net.parameters()) for net in (gan.generator, gan.discriminator)
+        )
+        # Adam holds two more of each, and the average is another generator.
+        each = 4 * generator + 3 * discriminator
+        count = 3 + (self._metric is not None)
+        if self._every:
+            count += int(self._config["kimg"] // self._every)
+        free = shutil.disk_usage(self._run.folder).free
+        print(f"checkpoints: up to {count} of {each / 1e6:.0f} MB; {free / 1e9:.1f} GB are free")
+        if free < 2 * each:
+            raise OSError(
+                f"the disk is too full for two checkpoints of {each:,} bytes in '{self._run.folder}': "
+                f"{free:,} bytes are free"
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Tell the loggers what is trained; load the optimisers, and last the random numbers' place."""
@@ -62,17 +109,32 @@ class Keep(pl.Callback):
         """Save, and stop when all images were shown."""
         assert isinstance(pl_module, GAN)
         if trainer.is_global_zero:
-            self._save(trainer, pl_module)
+            self.save(trainer, pl_module)
         if pl_module.images_seen >= trainer.datamodule.stop:  # type: ignore[attr-defined]
             trainer.should_stop = True
 
-    def _save(self, trainer: pl.Trainer, gan: GAN) -> None:
+    def save(self, trainer: pl.Trainer, gan: GAN) -> None:
+        """Write the checkpoints that are due now; weights that are no numbers are not worth keeping."""
+        if not is_finite(gan):
+            return
+        is_best = self._is_best(trainer)
         content = collect(trainer, gan, self._run, self._config)
         checkpoints.save(self._run.last, content, previous=self._run.previous)
         if (number := self._number(gan.images_seen)) > self._kept:
             self._kept = number
             kimg = gan.images_seen // 1000
             checkpoints.save(self._run.checkpoints / f"kimg-{kimg:06d}.ckpt", content)
+        if is_best:
+            checkpoints.save(self._run.checkpoints / "best.ckpt", content)
+
+    def _is_best(self, trainer: pl.Trainer) -> bool:
+        if self._metric is None or self._metric not in trainer.callback_metrics:
+            return False
+        value = float(trainer.callback_metrics[self._metric])
+        if self._best is not None and self._sign * value >= self._sign * self._best:
+            return False
+        self._best = value
+        return True
 
     def _number(self, images: int) -> int:
         return int(images // (self._every * 1000)) if self._every else 0
@@ -81,6 +143,7 @@ class Keep(pl.Callback):
 def collect(trainer: pl.Trainer, gan: GAN, run: Run, config: dict[str, Any]) -> checkpoints.Checkpoint:
     """Gather everything that steers the next step, as tensors and plain values."""
     generator = type(gan.generator)
+    states = {type(callback).__name__: callback.state_dict() for callback in trainer.callbacks}  # type: ignore[attr-defined]
     return {
         "pytorch-lightning_version": version("pytorch_lightning"),
         "model": f"{type(gan).__module__}.{type(gan).__qualname__}",
@@ -88,6 +151,7 @@ def collect(trainer: pl.Trainer, gan: GAN, run: Run, config: dict[str, Any]) -> 
         "hyper_parameters": dict(gan.hparams),
         "state_dict": gan.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
+        "callbacks": {name: state for name, state in states.items() if state},
         "random": [random_state()],
         "threads": torch.get_num_threads(),
         "precision": str(trainer.precision),

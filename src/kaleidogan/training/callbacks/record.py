@@ -6,7 +6,9 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
+from kaleidogan.training.callbacks.health import memory
 from kaleidogan.training.gan import GAN
+from kaleidogan.training.logging import CSV
 
 
 class Record(pl.Callback):
@@ -17,10 +19,25 @@ class Record(pl.Callback):
         self._counts: dict[str, int] = {}
         self._tick_began = (0.0, 0)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The sums of a tick that is under way, so that an interruption leaves its means as they would be."""
+        return {"sums": dict(self._sums), "counts": dict(self._counts)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the sums of an interrupted tick."""
+        self._sums, self._counts = state_dict["sums"], state_dict["counts"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Cut what was logged after the checkpoint that training goes on from."""
+        assert isinstance(pl_module, GAN)
+        self._sums = {key: value.to(pl_module.device) for key, value in self._sums.items()}
+        for logger in trainer.loggers:
+            if isinstance(logger, CSV):
+                logger.cut(pl_module.images_seen)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a tick."""
         assert isinstance(pl_module, GAN)
-        self._sums, self._counts = {}, {}
         self._tick_began = (time.perf_counter(), pl_module.images_seen)
 
     def on_train_batch_end(
@@ -43,7 +60,9 @@ class Record(pl.Callback):
             "progress/passes": pl_module.images_seen / num_items,
             **scalars,
             "speed/images_per_second": (pl_module.images_seen - images_before) / seconds,
+            **memory(),
         }
+        self._sums, self._counts = {}, {}
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=pl_module.images_seen)
         # Lightning's own store, which its other callbacks and the sweepers read.

@@ -1,0 +1,133 @@
+"""Signals, kills and two processes: with real processes."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import TINY, write_set
+from kaleidogan.training import checkpoint
+from kaleidogan.training.runs import Run
+from test_resume import rows
+
+ROOT = Path(__file__).parents[1]
+LONG = ("model=dcgan", "data=shards", "data.path=set", "logger=csv", "kimg=0.8", "tick_kimg=0.08", "name=a")
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    """Begin a training in a process of its own."""
+    settings = [o for o in TINY if not o.startswith(("kimg", "tick_kimg"))]
+    return subprocess.Popen(
+        [sys.executable, ROOT / "train.py", *settings, *LONG, "trainer.threads=1", *overrides],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+
+
+def finish(folder: Path, *overrides: str) -> None:
+    process = start(folder, *overrides)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+
+
+def assert_equal_runs(one: Path, other: Path) -> None:
+    """Weights, average, optimisers, random numbers, clock and scalars, to the bit."""
+    first, second = (checkpoint.load(run / "checkpoints" / "last.ckpt") for run in (one, other))
+    for part in ("state_dict", "optimizers", "random"):
+        assert str(flat(first[part])) == str(flat(second[part])), part
+    assert rows(one) == rows(other)
+
+
+def flat(value: object) -> object:
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: flat(entry) for key, entry in value.items()}
+    return [flat(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_set(folder / "set")
+    finish(folder)
+    return folder / "runs" / "a"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_signal_saves_where_the_step_ends_and_names_the_command(tmp_path, whole, number, workers):
+    write_set(tmp_path / "set")
+    process = start(tmp_path, f"data.num_workers={workers}")
+    wait_for(tmp_path / "runs" / "a" / "checkpoints" / "last.ckpt", process)
+    time.sleep(0.05)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, said
+    assert f"stopped by {number.name} and saved. To go on: python train.py" in said
+    assert "name=a" in said
+    assert "Traceback" not in said
+    finish(tmp_path, f"data.num_workers={workers}")
+    assert_equal_runs(tmp_path / "runs" / "a", whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_run_goes_on_to_the_same_end(tmp_path, whole, workers):
+    write_set(tmp_path / "set")
+    rng = random.Random(workers)
+    for _ in range(1 if os.environ.get("CI") else 5):
+        process = start(tmp_path, f"data.num_workers={workers}")
+        last = tmp_path / "runs" / "a" / "checkpoints" / "last.ckpt"
+        before = last.stat().st_mtime_ns if last.exists() else 0
+        while not last.exists() or last.stat().st_mtime_ns == before:
+            if process.poll() is not None:
+                break
+            time.sleep(0.005)
+        time.sleep(rng.random() * 0.3)
+        process.kill()
+        process.communicate()
+    finish(tmp_path, f"data.num_workers={workers}")
+    assert_equal_runs(tmp_path / "runs" / "a", whole)
+
+
+def test_a_second_process_is_refused_and_a_killed_one_is_not_missed(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from kaleidogan.training.runs import Run\n"
+        "with Run('a', Path(sys.argv[1])).lock(): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with (
+        pytest.raises(OSError, match=rf"being trained by process {holder.pid} on"),
+        Run("a", tmp_path).lock(),
+    ):
+        pass
+    holder.kill()
+    holder.communicate()
+    with Run("a", tmp_path).lock():
+        pass
+    with Run("a", tmp_path).lock():
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
+    (tmp_path / "runs").touch()
+    with pytest.raises(OSError, match="cannot be written"), Run("a", tmp_path / "runs").lock():
+        pass
