@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "models/ops": set(),
     "models/layers": {"models/ops"},
     "models": {"models/ops", "models/layers", "settings"},
-    "training/callbacks": {"training", "metrics", "sampling", "settings", "data"},
+    "training/callbacks": {"training", "metrics", "sampling", "settings", "data", "config"},
     "training": {"training", "models", "config", "data", "settings"},
     "sampling": {"models", "settings", "training/checkpoint", ""},
     "metrics": {"metrics", "sampling", "models", "settings"},

@@ -22,6 +22,9 @@ def value_of(argument: str) -> object:
         "a=b",
         "/tmp/a b/c=d/e,f",
         "C:\\dir\\",
+        "two at the end\\\\",
+        "a\\\\'b",
+        "'s Gravenhage",
         "it's \\'so\\'",
         "caf\u00e9 (1)",
         "{x} [y] $z",
@@ -49,10 +52,19 @@ def test_keys_are_added_and_groups_chosen():
     ]
 
 
-def test_a_sweep_may_run_over_paths():
-    flags, overrides = read_overrides(["-m", "data.path=a,b", "model=dcgan"])
+def test_a_sweep_may_run_over_paths_but_not_over_the_parts_of_a_text():
+    flags, overrides = read_overrides(["-m", "data.path=a=1,b c", "seeds=0-3,5", "model=dcgan"])
     assert flags == ["-m"]
-    assert overrides[0] == "++data.path=a,b"
+    assert overrides[:2] == ["++data.path='a=1','b c'", "++seeds='0-3,5'"]
+
+
+def test_hydras_own_callbacks_are_not_built(folder, capsys):
+    evil = ["+hydra.callbacks.x._target_=os.mkdir", "+hydra.callbacks.x.path=pwned"]
+    for flags in ([], ["-m"]):
+        with pytest.raises(SystemExit):
+            cli.run("train", [*flags, *evil, "batch_size=-1"], program="train.py")
+        assert "batch_size=-1" in capsys.readouterr().err
+    assert not (folder / "pwned").exists()
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,11 @@ def test_every_single_letter_left_out_of_a_key_is_noticed():
                     check({**DCGAN, typo: 1})
 
 
+def test_one_word_stands_for_a_list_of_one():
+    node = {"_target_": "kaleidogan.data.procedural.Gallery", "styles": "fields"}
+    assert check(node)["styles"] == ("fields",)
+
+
 def test_all_problems_are_told_at_once():
     with pytest.raises(ConfigError) as error:
         check({**DCGAN, "widht": 1, "batch_size": 0, "learning_rate": -1})

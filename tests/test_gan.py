@@ -53,7 +53,6 @@ def game(**options) -> GAN:
     optimizers = gan.configure_optimizers()
     gan.optimizers = lambda: optimizers
     gan.manual_backward = lambda loss: loss.backward()
-    gan.advance_average = lambda images: None
     gan._trainer = type("Alone", (), {"world_size": 1})()
     return gan
 
@@ -111,6 +110,24 @@ def test_adams_rates_allow_for_lazy_penalties():
     assert generator.param_groups[0]["lr"] == 0.1
     assert discriminator.param_groups[0]["lr"] == pytest.approx(0.1 * 16 / 17)
     assert discriminator.param_groups[0]["betas"] == pytest.approx((0.0, 0.99 ** (16 / 17)))
+
+
+def test_the_average_follows_the_generator():
+    gan = game(ema_kimg=0.004)
+    gan.training_step({"image": reals(4)}, 0)
+    assert gan.images_seen == 4
+    assert gan.average.place.item() == pytest.approx(gan.generator.place.item() / 2)  # one half-life
+    assert gan.average.place.item() > 0
+
+
+def test_the_critic_sees_everything_through_the_augmentation():
+    class Black(nn.Module):
+        def forward(self, image):
+            return 0 * image
+
+    gan = game(augment=Black())
+    scalars = gan.training_step({"image": reals()}, 0)
+    assert scalars["logit/real"] == scalars["logit/fake"] == 0
 
 
 def test_frozen_gives_the_parameters_back_after_an_error():

@@ -30,6 +30,13 @@ def test_pictures_of_the_newest_run(train, folder):
     assert Image.open(folder / "a=b, c" / "seed0017.png").tobytes() == picture.tobytes()
 
 
+def test_the_checkpoint_before_is_taken_when_the_last_is_damaged(train, capsys):
+    run = train()
+    (run / "checkpoints" / "last.ckpt").write_bytes(b"")
+    generate("seeds=0")
+    assert "previous.ckpt' at 0.032 kimg" in capsys.readouterr().out
+
+
 def test_without_a_run_the_remedy_is_named(folder, capsys):
     with pytest.raises(SystemExit):
         generate()

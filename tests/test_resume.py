@@ -33,6 +33,7 @@ def test_changed_settings_are_listed_and_refused_unless_allowed(train, capsys):
     run = train("kimg=0.064", "model.learning_rate=1e-3", "allow_changes=[model.learning_rate]")
     saved = checkpoint.load(run / "checkpoints" / "last.ckpt")
     assert saved["state_dict"]["_extra_state"]["images_seen"] == 64
+    assert all(optimizer["param_groups"][0]["lr"] == 1e-3 for optimizer in saved["optimizers"])
 
 
 def test_changed_pictures_are_refused_unless_allowed(train, capsys, folder):

@@ -2,14 +2,20 @@
 
 import pytest
 
-from kaleidogan.training.runs import Run, find_checkpoints, git_commit, new_name, newest_checkpoint
+from kaleidogan.training.runs import Run, find_checkpoints, git_commit, new_run, newest_checkpoints
 
 
 def test_names_count_up(tmp_path):
-    assert new_name("dcgan-art", tmp_path) == "dcgan-art-001"
+    assert new_run("dcgan-art", tmp_path).name == "dcgan-art-001"
     (tmp_path / "dcgan-art-009").mkdir()
     (tmp_path / "dcgan-art-x").mkdir()
-    assert new_name("dcgan-art", tmp_path) == "dcgan-art-010"
+    assert new_run("dcgan-art", tmp_path).folder == tmp_path / "dcgan-art-010"
+    assert new_run("dcgan-art", tmp_path).name == "dcgan-art-011"
+
+
+def test_any_folder_gives_a_name(tmp_path):
+    assert new_run("dcgan-my Gem\u00e4lde (2)", tmp_path).name == "dcgan-my-Gemalde-2-001"
+    assert new_run("\u753b", tmp_path).name == "run-001"
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b"])
@@ -33,10 +39,15 @@ def test_where_to_go_on(tmp_path):
     assert run.checkpoint_to_resume("auto") == [run.last, run.previous]
     with pytest.raises(ValueError, match="has a checkpoint already"):
         run.checkpoint_to_resume("never")
-    assert Run("b", tmp_path).checkpoint_to_resume(str(run.folder)) == [run.last, run.previous]
+    other = Run("b", tmp_path)
+    assert other.checkpoint_to_resume(str(run.folder)) == [run.last, run.previous]
+    other.checkpoints.mkdir(parents=True)
+    other.last.touch()
+    assert other.checkpoint_to_resume(str(run.folder)) == [other.last]  # a start that is repeated
     with pytest.raises(FileNotFoundError, match="no checkpoint at 'nowhere'"):
-        run.checkpoint_to_resume("nowhere")
-    assert newest_checkpoint(tmp_path) == run.last
+        Run("c", tmp_path).checkpoint_to_resume("nowhere")
+    other.last.unlink()
+    assert newest_checkpoints(tmp_path) == [run.last, run.previous]
     assert find_checkpoints(run.previous) == [run.previous]
 
 
@@ -51,4 +62,4 @@ def test_each_start_is_written_down(tmp_path):
 
 
 def test_outside_of_git_there_is_no_commit(folder):
-    assert git_commit() is None
+    assert git_commit(folder) is None

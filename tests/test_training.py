@@ -1,19 +1,26 @@
 """The real command, from the configuration to the pictures, on tiny settings."""
 
 import csv
+import os
+import signal
+from pathlib import Path
 
 import pytest
 import torch
 
 from conftest import TINY, write_set
 from kaleidogan import cli
+from kaleidogan.commandline import options_of
+from kaleidogan.data.shards import Reader
 from kaleidogan.training import checkpoint
+from kaleidogan.training.gan import GAN
 
 
 def test_a_run_leaves_samples_metrics_and_a_checkpoint(train):
     run = train()
     names = {path.name for path in (run / "samples").iterdir()}
-    assert names == {"kimg-000000.png", "reals.png", "reals-and-samples.png"}
+    grids = {f"kimg-00000{kimg}.png" for kimg in ("0.000", "0.016", "0.032", "0.048")}
+    assert names == {*grids, "reals.png", "reals-and-samples.png"}
     with (run / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [float(row["progress/kimg"]) for row in rows] == [0.016, 0.032, 0.048]
@@ -93,3 +100,93 @@ def test_the_metric_that_a_sweep_optimises(train, capsys):
     with pytest.raises(SystemExit):
         train("optimized_metric=loss/generatr")
     assert "did you mean loss/generator?" in capsys.readouterr().err
+
+
+def test_a_bare_name_goes_on_with_the_settings_that_the_run_had(train):
+    train("model.learning_rate=1e-3")
+    cli.run("train", ["name=tiny", "kimg=0.064"], program="train.py")
+    saved = checkpoint.load(Path("runs/tiny/checkpoints/last.ckpt"))
+    assert saved["state_dict"]["_extra_state"]["images_seen"] == 64
+    assert saved["hyper_parameters"]["learning_rate"] == 1e-3
+
+
+def test_a_named_sweep_is_a_run_for_each_job_and_a_failed_one_stops_no_other(train, capsys):
+    write_set(Path("set"))
+    settings = [*TINY, "model=dcgan", "data=shards", "data.path=set", "logger=csv", "kimg=0.016", "name=s"]
+    with pytest.raises(SystemExit):
+        cli.run("train", ["-m", *settings, "batch_size=8,-1,4"], program="train.py")
+    assert "Error in job 1: batch_size=-1" in capsys.readouterr().err
+    assert {path.name for path in Path("runs").glob("s-*/checkpoints")} == {"checkpoints"}
+    assert {path.name for path in Path("runs").glob("s-*")} == {"s-000", "s-002"}
+
+
+@pytest.mark.parametrize("option", options_of("experiment"))
+def test_every_experiment_trains(folder, option):
+    small = [o for o in TINY if not o.startswith("model.")]
+    settings = [f"experiment={option}", *small, "data.maker.num_images=20", "logger=csv", "name=a"]
+    cli.run("train", settings, program="train.py")
+    assert (folder / "runs" / "a" / "samples" / "reals-and-samples.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["model.resolution=32"], "the model makes pictures of (3, 32, 32), the data has (3, 16, 16)"),
+        (["trainer.accelerator=cuda"], "PyTorch finds no CUDA GPU"),
+        (["kimg=inf"], "kimg=inf: input should be a finite number"),
+        (["data.path=nowhere"], "no data set in 'nowhere'"),
+        (["data.path=nowhere", "data=shapes"], "no data set in 'nowhere'"),
+        (["resolution=32"], "set resolution=[16,16]"),
+        (["channels=1"], "set channels=3"),
+        (["batch_size=32"], "has 20 pictures, fewer than one batch of 32"),
+        (["trainer.folder=x"], "there is no key trainer.folder"),
+    ],
+)
+def test_what_does_not_fit_is_said_on_one_screen(train, capsys, settings, says):
+    if "trainer.accelerator=cuda" in settings and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SystemExit):
+        train(*settings)
+    said = capsys.readouterr().err
+    assert says in said
+    assert "Traceback" not in said
+
+
+def test_a_damaged_picture_is_named(train, capsys):
+    train("kimg=0.016")
+    shard = Path("set/000001.tar")
+    data = bytearray(shard.read_bytes())
+    for place in range(512 + 30, len(data), 1024):
+        data[place] ^= 255
+    shard.write_bytes(data)
+    for workers in (0, 2):
+        with pytest.raises(SystemExit):
+            train(f"data.num_workers={workers}", name=f"w{workers}")
+        assert "in set/000001.tar" in capsys.readouterr().err
+
+
+def test_running_out_of_memory_names_what_to_lower(train, capsys, monkeypatch):
+    def step(self, reals, optimizer):
+        torch.empty(2**60)
+
+    monkeypatch.setattr(GAN, "discriminator_step", step)
+    with pytest.raises(SystemExit):
+        train()
+    said = capsys.readouterr().err
+    assert "out of memory" in said
+    assert "lower batch_size" in said
+
+
+def test_a_data_worker_that_dies_is_named(train, capsys, monkeypatch):
+    main = os.getpid()
+    read = Reader.read
+
+    def die(self, number):
+        if os.getpid() != main:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(self, number)
+
+    monkeypatch.setattr(Reader, "read", die)
+    with pytest.raises(SystemExit):
+        train("data.num_workers=1")
+    assert "a data worker died" in capsys.readouterr().err

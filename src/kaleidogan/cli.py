@@ -38,31 +38,38 @@ def run(command: str, arguments: Sequence[str], program: str) -> None:
         flags, overrides = commandline.read_overrides(arguments)
     except config.ConfigError as error:
         _fail(str(error))
-    if command == "train" and not any(o.startswith(("model=", "data=", "experiment=")) for o in overrides):
-        overrides.append("experiment=first_light")
+    if command == "train":
+        overrides = commandline.complete(overrides)
+    # Hydra has no word for a group that is left empty.
+    overrides = [o for o in overrides if o.partition("=")[0] not in commandline.groups() or o[-5:] != "=null"]
     import hydra
 
-    sys.argv = [program, *flags, *overrides]
+    # Hydra would build its own callbacks from any target, before the allow-list is asked.
+    sys.argv = [program, *flags, *overrides, "hydra.callbacks='${oc.create:{}}'"]
     hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=command)(call)()
 
 
 def call(cfg: Any) -> float | None:
     """Check a composed configuration and call the function that its target names."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    hydra = HydraConfig.get()
+    is_sweep = hydra.mode == RunMode.MULTIRUN
     debug = bool(cfg.get("debug", False))
     try:
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(plain, dict)
         checked = config.check({str(key): value for key, value in plain.items()})
-        hydra = HydraConfig.get()
         about = {
             "config": checked,
             "choices": dict(hydra.runtime.choices),
-            "overrides": list(hydra.overrides.task),
+            "overrides": [o for o in hydra.overrides.task if "hydra" not in o],
         }
+        if is_sweep and checked.get("name"):
+            checked["name"] += f"-{hydra.job.num:03d}"
         takes = config.read_signature(checked[config.TARGET]).parameters
         arguments = {key: value for key, value in {**checked, **about}.items() if key in takes}
         return config.locate(checked[config.TARGET])(**arguments)  # type: ignore[no-any-return]
@@ -73,7 +80,14 @@ def call(cfg: Any) -> float | None:
         if debug or message is None:
             raise
         hint = "" if isinstance(error, config.ConfigError) else "\n(debug=true shows where this comes from)"
+        if is_sweep:
+            print(f"Error in job {hydra.job.num}: {message}", file=sys.stderr)
+            raise JobFailedError(message) from None
         _fail(f"{message}{hint}")
+
+
+class JobFailedError(RuntimeError):
+    """A job of a sweep ended with an error that was shown; the other jobs go on."""
 
 
 def explain(error: Exception) -> str | None:
@@ -82,8 +96,8 @@ def explain(error: Exception) -> str | None:
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", text, re.I):
         return (
-            f"out of memory: {first}\nlower batch_size, or play it in parts with accumulate=2 (or 4 ...), or lower "
-            "model.width or resolution; the last checkpoint is good"
+            f"out of memory: {first}\nlower batch_size, or play it in parts with accumulate=2 (or 4 ...), "
+            "or lower model.width or resolution; the last checkpoint is good"
         )
     if re.search(r"DataLoader worker .*(killed|exited unexpectedly)", text):
         return f"a data worker died: {first}\nthe last checkpoint is good; start again to go on"

@@ -1,5 +1,7 @@
 """The command line: what the user typed -> overrides that Hydra reads as they were meant, and `--help`."""
 
+import json
+import re
 import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
@@ -23,6 +25,11 @@ from kaleidogan.config import (
 FREE_TEXT = {"text", "seeds", "path", "source", "out", "checkpoint", "resume", "name", "labels", "root"}
 """The last word of the keys whose value is taken as it stands: Hydra's grammar would split a `=`, a comma,
 a space or an apostrophe in it."""
+
+
+BACKSLASH = "\\"
+FOR_ONCE = {"name", "resume", "allow_changes", "debug"}
+"""Settings of one start, which the next start of the same run does not take over."""
 
 
 def options_of(group: str) -> list[str]:
@@ -78,14 +85,39 @@ def _check_option(group: str, value: str, sweeping: bool) -> None:
 
 
 def _quote(key: str, value: str, sweeping: bool) -> str:
-    """Quote free text; in a sweep, a comma outside of quotes still parts the values."""
-    is_text = key.lstrip("+").split(".")[-1] in FREE_TEXT
-    if not is_text or value in ("", "null") or value[0] in "'\"" or (sweeping and "," in value):
+    """Quote free text; in a sweep, a comma outside of quotes parts the values, but for seeds and texts."""
+    word = key.lstrip("+").split(".")[-1]
+    if word not in FREE_TEXT or value in ("", "null"):
         return value
-    # Hydra reads a backslash as an escape only before a quote or at the end.
-    escaped = value.replace("\\'", "\\\\'").replace("'", "\\'")
-    escaped += "\\" if escaped.endswith("\\") else ""
-    return f"'{escaped}'"
+    if sweeping and word not in ("seeds", "text"):
+        return ",".join(_quote_one(part) for part in re.findall(r"(?:'[^']*'|\"[^\"]*\"|[^,])+", value))
+    return _quote_one(value)
+
+
+def _quote_one(value: str) -> str:
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value
+    # Backslashes are themselves but before a quote, where Hydra halves them; `${` would be looked up.
+    escaped = re.sub(r"(\\*)'", lambda found: 2 * found[1] + "\\'", value.replace("${", "\\${"))
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{trailing * BACKSLASH}'"
+
+
+def complete(overrides: list[str]) -> list[str]:
+    """Add what a bare `train.py` means: the settings of the run that is named, or the first experiment."""
+    if any(override.startswith(("model=", "data=", "experiment=")) for override in overrides):
+        return overrides
+    names = [o.partition("=")[2].strip("'") for o in overrides if o.lstrip("+").startswith("name=")]
+    path = Path("runs") / names[-1] / "overrides.json" if names else None
+    if path is None or not path.is_file():
+        return [*overrides, "experiment=first_light"]
+    before = json.loads(path.read_text(encoding="utf-8"))
+    given = {_key(override) for override in overrides}
+    return [*(o for o in before if _key(o) not in given and _key(o) not in FOR_ONCE), *overrides]
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def header(path: Path) -> str:

@@ -65,6 +65,11 @@ class Signature:
     doc: str
     parameters: dict[str, Parameter] = field(default_factory=dict)
 
+    @property
+    def settings(self) -> list[str]:
+        """The parameters that a configuration may set."""
+        return [n for n, p in self.parameters.items() if n not in SUPPLIED or p.default is not REQUIRED]
+
 
 def check(node: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """Check a composed configuration and fill in every default.
@@ -104,8 +109,11 @@ def _check_node(node: Mapping[str, Any], path: str, problems: list[str]) -> dict
         parameter = signature.parameters.get(str(key))
         if key == TARGET:
             continue
-        if parameter is None:
-            problems.append(_unknown(where, str(key), path, list(signature.parameters)))
+        if parameter is None or (path and key in SUPPLIED):
+            ours = [
+                n for n, p in signature.parameters.items() if n not in SUPPLIED or p.default is not REQUIRED
+            ]
+            problems.append(_unknown(where, str(key), path, ours))
         elif isinstance(value, Mapping) and (TARGET in value or parameter.takes_nodes):
             checked[str(key)] = _check_node(value, where, problems)
         elif value is not None or parameter.takes_none or parameter.default is REQUIRED:
@@ -153,6 +161,9 @@ def nearest(word: str, valid: list[str]) -> str | None:
 
 def _convert(value: Any, parameter: Parameter, where: str, problems: list[str]) -> Any:
     """Check one value against its type, and turn an integer into the float that is meant."""
+    kinds = (parameter.type, *typing.get_args(parameter.type))
+    if isinstance(value, str) and {typing.get_origin(kind) for kind in kinds} & {tuple, list}:
+        value = [value]  # one word where several may stand
     try:
         return _adapter(parameter.type).validate_python(value)
     except pydantic.ValidationError as error:

@@ -44,13 +44,16 @@ class Trained:
         return next(self.generator.parameters()).device
 
 
-def load_generator(path: Path, device: str | torch.device = "cpu") -> Trained:
-    """Build the averaged generator of a checkpoint.
+def load_generator(paths: list[Path], device: str | torch.device = "cpu") -> Trained:
+    """Build the averaged generator of the first of some checkpoints that can be read.
 
     Raises:
-        CheckpointError: if the file cannot be read, or names a generator that is not ours.
+        CheckpointError: if none can be read, or one names a generator that is not ours.
     """
-    checkpoint = checkpoints.load(path)
+    found = checkpoints.load_newest(paths)
+    if found is None:
+        raise FileNotFoundError(f"there is no checkpoint at '{paths[0]}'")
+    path, checkpoint = found
     options = checkpoint["hyper_parameters"]
     generator = build_generator(checkpoint["generator"], options)
     weights = {

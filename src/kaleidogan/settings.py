@@ -6,7 +6,7 @@ A signature says `learning_rate: Positive`, and `config.py` refuses 0, -1 and "1
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, AllowInfNan, BeforeValidator
 
 MAX_BASE = 16
 MIN_BASE = 3
@@ -80,8 +80,8 @@ Resolution = Annotated[int | tuple[int, int], AfterValidator(_is_valid_size), Be
 """(height, width) in pixels, written as one whole number or as [height, width]."""
 Channels = Literal[1, 3, 4]
 """Gray, RGB or RGBA."""
-Positive = Annotated[float, Gt(0)]
-NotNegative = Annotated[float, Ge(0)]
+Positive = Annotated[float, AllowInfNan(False), Gt(0)]
+NotNegative = Annotated[float, AllowInfNan(False), Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(1)]
 """A whole number from 1 up."""

@@ -32,10 +32,10 @@ def generate(
         device: auto takes a GPU where there is one.
         debug: show where an error comes from.
     """
-    path = runs.find_checkpoints(Path(checkpoint))[0] if checkpoint else runs.newest_checkpoint()
-    trained = load_generator(path, best_device() if device == "auto" else device)
-    folder = Path(out) if out is not None else default_folder(path)
-    print(f"'{path}' at {trained.images_seen / 1000:g} kimg, on {trained.device}")
+    paths = runs.find_checkpoints(Path(checkpoint)) if checkpoint else runs.newest_checkpoints()
+    trained = load_generator(paths, best_device() if device == "auto" else device)
+    folder = Path(out) if out is not None else default_folder(trained.path)
+    print(f"'{trained.path}' at {trained.images_seen / 1000:g} kimg, on {trained.device}")
     build(task, trained=trained, folder=folder)
 
 

@@ -50,13 +50,13 @@ class ImageData(pl.LightningDataModule):
     """Batches of pictures from shards, in the order that `order.py` defines.
 
     Args:
-        path: folder of a data set; None: under `root`, named by `maker`.
-        maker: writes the set when it is not there (data=procedural); None: it has to be there.
+        path: folder of a data set that is there; null: under `root`, made by `maker`.
+        maker: draws the set when it is not there (data=procedural).
         root: where `maker` puts its sets.
         resolution: (height, width) that the shards must have.
         channels: 1, 3 or 4; likewise.
         mirror: show each picture both ways round.
-        num_workers: processes that read; None: none on a CPU, up to 4 beside a GPU.
+        num_workers: processes that read; null: none on a CPU, up to 4 beside a GPU.
         seed: of the order.
     """
 
@@ -79,7 +79,8 @@ class ImageData(pl.LightningDataModule):
         self.folder = Path(path) if path is not None else Path(root)
         if path is None and maker is not None:
             self.folder = Path(root) / maker.folder_name(size, channels)
-        self._maker = maker
+        # A folder that is named has to be there: a mistyped one should not be filled with other pictures.
+        self._maker = maker if path is None else None
         self._resolution = size
         self._channels = channels
         self._mirror = mirror
@@ -96,6 +97,11 @@ class ImageData(pl.LightningDataModule):
     def stop(self) -> int:
         """Images at which training ends."""
         return int(self._clock["stop"])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the pictures."""
+        return (self._channels, *self._resolution)
 
     @property
     def num_items(self) -> int:
@@ -131,7 +137,11 @@ class ImageData(pl.LightningDataModule):
     def prepare_data(self) -> None:
         """Write the set if it is one that can be made and is not there (once a node)."""
         if self._maker is not None and not self.folder.exists():
-            self._maker.write(self.folder, self._resolution, self._channels)
+            try:
+                self._maker.write(self.folder, self._resolution, self._channels)
+            except OSError:
+                if not (self.folder / "index.json").is_file():  # else another process was quicker
+                    raise
 
     def setup(self, stage: str) -> None:
         """Open the index, and refuse a set that is smaller than a batch."""

@@ -39,6 +39,8 @@ ROW = np.dtype(
 picture), its class label or -1, and the height and width that its source had, in pixels."""
 Rows = NDArray[Any]
 """An array of `ROW`s; beartype knows no type for a structured array."""
+OPEN_FILES = 64
+"""Shards that a reader holds open; the order visits few at a time."""
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -275,7 +277,7 @@ def _check_shards(index: Index) -> None:
 
 
 class Reader:
-    """Reads single samples of a data set by number, with one open file a shard.
+    """Reads single samples of a data set by number; the last shards that were opened stay open.
 
     An instance travels to a data worker unopened: the files are opened where they are read.
     """
@@ -313,9 +315,14 @@ class Reader:
 
     def _file(self, shard: int) -> int:
         if shard not in self._files:
+            if len(self._files) >= OPEN_FILES:
+                os.close(self._files.pop(next(iter(self._files))))
             path = self.index.folder / self.index.shards[shard].name
             self._files[shard] = os.open(path, os.O_RDONLY)
         return self._files[shard]
+
+    def __del__(self) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close the shards' files."""

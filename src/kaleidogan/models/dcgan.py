@@ -110,7 +110,7 @@ class Discriminator(nn.Module):
 
     def forward(self, image: Float[Tensor, "n c h w"], c: Tensor | None = None) -> Float[Tensor, " n"]:
         """How real each picture looks: the logit, unreduced, without a sigmoid."""
-        return self.layers(image).flatten()
+        return self.layers(image).flatten(1).squeeze(1)
 
 
 def stage_widths(width: int, stages: int) -> list[int]:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -114,8 +115,7 @@ class GAN(pl.LightningModule):
         optimizer.zero_grad()
         scalars: Scalars = {}
         for real in reals:
-            with torch.no_grad():
-                fake = self.generator(self.latents(len(real)))
+            fake = self.fakes(len(real))
             real_logits = self.critic(real).float()
             fake_logits = self.critic(fake).float()
             loss = self.adversarial.discriminator(real_logits, fake_logits)
@@ -136,9 +136,7 @@ class GAN(pl.LightningModule):
         # A gradient of a gradient loses too much in half precision.
         with torch.autocast(self.device.type, enabled=False):
             for real in reals:
-                with torch.no_grad():
-                    fake = self.generator(self.latents(len(real)))
-                value = penalty(self.critic, real, fake)
+                value = penalty(self.critic, real, partial(self.fakes, len(real)))
                 self.manual_backward(value * (penalty.every / len(reals)))
                 _add(scalars, {"penalty": value}, 1 / len(reals))
         optimizer.step()
@@ -167,6 +165,12 @@ class GAN(pl.LightningModule):
         """The discriminator as it sees the world: through the augmentation."""
         logits: Tensor = self.discriminator(self.augment(image))
         return logits
+
+    @torch.no_grad()
+    def fakes(self, count: int) -> Tensor:
+        """Pictures of the generator, for the discriminator to judge."""
+        pictures: Tensor = self.generator(self.latents(count))
+        return pictures
 
     def latents(self, count: int) -> Tensor:
         """Draw latents from N(0, 1), different on each rank."""

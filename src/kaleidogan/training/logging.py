@@ -6,6 +6,7 @@ The x axis is `progress/kimg` everywhere; `step` is the number of images seen.
 import csv
 import netrc
 import os
+import shlex
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -145,6 +146,7 @@ class Wandb(Logger):
         self._mode = mode
         self._init_timeout_s = init_timeout_s
         self._experiment: Any = None
+        self._url: str | None = None
 
     @property
     def name(self) -> str:
@@ -157,11 +159,20 @@ class Wandb(Logger):
         return self._run.id
 
     @property
+    def address(self) -> str:
+        """Where the record is to be seen, or the command that sends it there."""
+        if self._url is not None:
+            return self._url
+        folders = sorted((self._run.folder / "wandb").glob("offline-run-*"))
+        return shlex.join(["wandb", "sync", *(_short(folder) for folder in folders)])
+
+    @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The W&B run, begun when it is first asked for."""
         if self._experiment is None:
             self._experiment = self._begin()
+            self._url = self._experiment.url
             self._experiment.define_metric(X_AXIS)
             for chart in CHARTS:
                 self._experiment.define_metric(chart if "/" in chart else f"{chart}/*", step_metric=X_AXIS)

@@ -31,8 +31,8 @@ class Penalty(Protocol):
 
     every: int
 
-    def __call__(self, critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
-        """The penalty, to be weighted by `every`."""
+    def __call__(self, critic: Critic, real: Tensor, make_fakes: Callable[[], Tensor]) -> Tensor:
+        """The penalty, to be weighted by `every`; fakes are made only if it looks at them."""
         ...
 
 
@@ -87,7 +87,7 @@ class R1:
         self.every = every
 
     def __call__(
-        self, critic: Critic, real: Float[Tensor, "n c h w"], fake: Float[Tensor, "n c h w"] | None = None
+        self, critic: Critic, real: Float[Tensor, "n c h w"], make_fakes: Callable[[], Tensor] | None = None
     ) -> Float[Tensor, ""]:
         """The penalty, averaged over the pictures."""
         real = real.detach().requires_grad_()

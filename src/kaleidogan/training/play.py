@@ -11,7 +11,8 @@ import pytorch_lightning as pl
 import torch
 import yaml
 
-from kaleidogan.config import build, nearest
+from kaleidogan import __version__
+from kaleidogan.config import build
 from kaleidogan.data.datamodule import ImageData
 from kaleidogan.settings import Channels, Count, Positive, Resolution, Seed
 from kaleidogan.training import checkpoint as checkpoints
@@ -19,6 +20,7 @@ from kaleidogan.training import runs
 from kaleidogan.training.callbacks.keep import Keep
 from kaleidogan.training.callbacks.preempt import Preempt, Stopped
 from kaleidogan.training.gan import GAN
+from kaleidogan.training.logging import Wandb
 from kaleidogan.training.resume import check_changes, notes
 
 
@@ -78,11 +80,14 @@ def train(
     Returns:
         The metric that a sweep optimises, if one is named.
     """
-    if model["batch_size"] % accumulate:
-        raise ValueError(f"accumulate={accumulate} does not divide batch_size={model['batch_size']} evenly")
+    if model["batch_size"] % model["accumulate"]:
+        raise ValueError(
+            f"accumulate={model['accumulate']} does not divide batch_size={model['batch_size']} evenly"
+        )
     pictures = build(data)
     pictures.check()
-    run = runs.Run(name or runs.new_name(f"{choices['model']}-{_data_name(data, choices)}"))
+    prefix = f"{choices['model']}-{_data_name(data, choices)}"
+    run = runs.Run(name) if name is not None else runs.new_run(prefix)
     config = {**config, "batch_size": model["batch_size"], "kimg": model["kimg"]}
     with run.lock():
         checkpoints.sweep(run.checkpoints)
@@ -93,13 +98,14 @@ def train(
                 more = f"to go on, set kimg={2 * seen / 1000:g}"
                 print(f"run '{run.folder}' has reached its {seen / 1000:g} kimg; {more}")
                 return None
-        run.record_start(yaml.safe_dump(to_plain(config), sort_keys=False), overrides)
+        about = f"# kaleidogan {__version__}, commit {runs.git_commit()}\n"
+        run.record_start(about + yaml.safe_dump(to_plain(config), sort_keys=False), overrides)
         try:
             lightning = play(run, config, pictures, found, allow_changes)
         except Stopped as stopped:
             typed = [override.lstrip("+") for override in overrides]
             again = shlex.join([*(o for o in typed if not o.startswith("name=")), f"name={run.name}"])
-            print(f"stopped by {stopped} and saved. To go on: python train.py {again}")
+            print(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} {again}")
             sys.exit(128 + stopped.number)
         summarize(run, lightning)
     return metric(lightning, optimized_metric)
@@ -115,6 +121,8 @@ def play(
     """Build the parts that a configuration describes, and train."""
     seed_everything(config["seed"])
     gan = build(config["model"])
+    if gan.generator.image_shape != (shape := pictures.image_shape):
+        raise ValueError(f"the model makes pictures of {gan.generator.image_shape}, the data has {shape}")
     keep = Keep(
         run=run,
         config=to_plain(config),
@@ -133,8 +141,8 @@ def play(
     )
     pictures.schedule(
         batch_size=config["batch_size"],
-        tick=round(config["tick_kimg"] * 1000),
-        stop=round(config["kimg"] * 1000),
+        tick=max(1, round(config["tick_kimg"] * 1000)),
+        stop=max(1, round(config["kimg"] * 1000)),
         position=lambda: gan.images_seen,
     )
     announce(run, gan, pictures, trainer, found)
@@ -193,12 +201,13 @@ def summarize(run: runs.Run, trainer: pl.Trainer) -> None:
     """Say where the pictures, the checkpoint and the W&B run are, and how to go on."""
     if not trainer.is_global_zero:
         return
-    offline = sorted((run.folder / "wandb").glob("offline-run-*"))
+    records = [logger.address for logger in trainer.loggers if isinstance(logger, Wandb)]
+    pictures = run.samples / "reals-and-samples.png"
     lines = {
-        "pictures": run.samples / "reals-and-samples.png",
-        "checkpoint": run.last,
-        "W&B": f"wandb sync {offline[-1]}" if offline else None,
-        "sample": f"python generate.py checkpoint={shlex.quote(str(run.folder))} seeds=0-35",
+        "pictures": pictures if pictures.exists() else None,
+        "checkpoint": run.last if run.last.exists() else None,
+        "W&B": records[0] if records else None,
+        "sample": f"{sys.argv[0].replace('train', 'generate')} checkpoint={run.folder} seeds=0-35",
     }
     for key, value in lines.items():
         if value is not None:
@@ -206,17 +215,5 @@ def summarize(run: runs.Run, trainer: pl.Trainer) -> None:
 
 
 def metric(trainer: pl.Trainer, name: str | None) -> float | None:
-    """The last value of a logged scalar.
-
-    Raises:
-        ValueError: if there is none of that name; names the nearest.
-    """
-    if name is None:
-        return None
-    logged = trainer.callback_metrics
-    if name not in logged:
-        near = nearest(name, list(logged))
-        raise ValueError(
-            f"optimized_metric={name} was not logged" + (f"; did you mean {near}?" if near else "")
-        )
-    return float(logged[name])
+    """The last value of a logged scalar, for a sweep; None if none is named."""
+    return float(trainer.callback_metrics[name]) if name is not None else None

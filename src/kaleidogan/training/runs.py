@@ -8,6 +8,7 @@ import secrets
 import socket
 import subprocess
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +89,8 @@ class Run:
         """List where to continue from, best first; empty to start anew.
 
         Args:
-            resume: "auto": this run's own newest; "never": nowhere; else the path of a checkpoint or run.
+            resume: "auto": this run's own newest; "never": nowhere; else the path of a checkpoint or run,
+                from which a run that has none of its own begins.
 
         Raises:
             FileNotFoundError: if a path is given and nothing is there.
@@ -103,7 +105,8 @@ class Run:
                     f"run '{self.name}' has a checkpoint already: choose another name=, or resume=auto"
                 )
             return []
-        return find_checkpoints(Path(resume))
+        # A start that is repeated after an interruption goes on with what it made of PATH.
+        return own or find_checkpoints(Path(resume))
 
     def record_start(self, config_yaml: str, overrides: Sequence[str]) -> None:
         """Write down the resolved configuration, and what was asked for at this start."""
@@ -111,6 +114,8 @@ class Run:
         (self.folder / "config.yaml").write_text(config_yaml, encoding="utf-8")
         with (self.folder / "starts.log").open("a", encoding="utf-8") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {' '.join(overrides) or '(no overrides)'}\n")
+        path = self.folder / "overrides.json"  # what a start that names only the run takes over
+        path.write_text(json.dumps(list(overrides)) + "\n", encoding="utf-8")
 
 
 def _let_go() -> None:
@@ -122,14 +127,27 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
-def new_name(prefix: str, root: Path = ROOT) -> str:
-    """Name a new run: the prefix and the next free number, e.g. dcgan-procedural-003."""
-    taken = [
-        int(match[1])
-        for path in root.glob(f"{prefix}-*")
-        if (match := re.fullmatch(re.escape(prefix) + r"-(\d+)", path.name))
-    ]
-    return f"{prefix}-{max(taken, default=0) + 1:03d}"
+def new_run(prefix: str, root: Path = ROOT) -> Run:
+    """Begin a run with the next free number, e.g. dcgan-shapes-003, and make its folder.
+
+    Args:
+        prefix: what is not a letter or digit in it becomes a hyphen.
+        root: the folder that holds the runs.
+    """
+    plain = unicodedata.normalize("NFKD", prefix).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^\w.+]+", "-", plain).strip("-.") or "run"
+    root.mkdir(parents=True, exist_ok=True)
+    number = 1 + max(
+        (int(m[1]) for path in root.iterdir() if (m := re.fullmatch(re.escape(slug) + r"-(\d+)", path.name))),
+        default=0,
+    )
+    while True:  # another start may take the number in this moment
+        try:
+            (root / f"{slug}-{number:03d}").mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return Run(f"{slug}-{number:03d}", root)
 
 
 def find_checkpoints(path: Path) -> list[Path]:
@@ -150,25 +168,26 @@ def find_checkpoints(path: Path) -> list[Path]:
     return found
 
 
-def newest_checkpoint(root: Path = ROOT) -> Path:
-    """Find the checkpoint that was written last, over all runs.
+def newest_checkpoints(root: Path = ROOT) -> list[Path]:
+    """List the checkpoints of the run that was trained last, best first.
 
     Raises:
         FileNotFoundError: if no run has one.
     """
-    found = sorted(root.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    found = sorted(root.glob("*/checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise FileNotFoundError(
             f"no run with a checkpoint under '{root.absolute()}': train one first, or set checkpoint=FILE"
         )
-    return found[-1]
+    return find_checkpoints(found[-1].parent.parent)
 
 
-def git_commit() -> str | None:
-    """The commit of the working folder, with `-dirty` when it was changed; None outside of git."""
+def git_commit(folder: Path = Path(__file__).parent) -> str | None:
+    """The commit of this code, with `-dirty` when it was changed; None where it is not under git."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=10,

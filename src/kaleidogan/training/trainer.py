@@ -10,15 +10,12 @@ import torch
 
 from kaleidogan.settings import Count
 
-Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true"]
+Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 
 def trainer(
     *,
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto",
-    devices: Count | Literal["auto"] | list[int] = 1,
-    num_nodes: Count = 1,
-    strategy: str = "auto",
     precision: Precision = "auto",
     threads: Count | None = None,
     folder: Path,
@@ -29,9 +26,6 @@ def trainer(
 
     Args:
         accelerator: auto takes a GPU where there is one.
-        devices: how many, or which; auto takes all.
-        num_nodes: machines that train together.
-        strategy: Lightning's word for how devices work together.
         precision: auto takes bf16-mixed where the processor computes with it, else 32-true.
         threads: processor threads; null: as many as there are cores. Results are equal to the bit only at
             equal counts.
@@ -40,13 +34,15 @@ def trainer(
         loggers: what records.
     """
     quiet_lightning()
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"trainer.accelerator={accelerator}: PyTorch finds no CUDA GPU here; set trainer=auto"
+        )
     if threads is not None:
         torch.set_num_threads(threads)
     return pl.Trainer(
         accelerator=accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
-        strategy=strategy,
+        devices=1,
         precision=best_precision(accelerator) if precision == "auto" else precision,  # type: ignore[arg-type]
         default_root_dir=folder,
         callbacks=callbacks,

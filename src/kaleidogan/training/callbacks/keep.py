@@ -9,6 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from kaleidogan.config import nearest
 from kaleidogan.training import checkpoint as checkpoints
 from kaleidogan.training import resume
 from kaleidogan.training.callbacks.health import is_finite
@@ -97,17 +98,26 @@ class Keep(pl.Callback):
             logger.log_hyperparams({**self._config, **about})
         self._kept = self._number(pl_module.images_seen)
         if self._resumed is None:
-            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
+            # Another stream than the one that the weights were drawn from, and another on each rank.
+            mixed = np.random.SeedSequence([self._config["seed"], trainer.global_rank])
+            torch.manual_seed(int(mixed.generate_state(1)[0]))
             return
         states = self._resumed["optimizers"]
         for optimizer, state in zip(trainer.optimizers, states, strict=True):
+            wanted = [{key: group[key] for key in ("lr", "betas")} for group in optimizer.param_groups]
             optimizer.load_state_dict(state)
+            for group, rates in zip(optimizer.param_groups, wanted, strict=True):
+                group.update(rates)  # as the settings say, which may have been allowed to change
         set_random_state(self._resumed["random"][trainer.global_rank])
         self._resumed = None
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save, and stop when all images were shown."""
         assert isinstance(pl_module, GAN)
+        if self._metric is not None and self._metric not in trainer.callback_metrics:
+            near = nearest(self._metric, list(trainer.callback_metrics))
+            hint = f"; did you mean {near}?" if near else ""
+            raise ValueError(f"optimized_metric={self._metric} is not logged{hint}")
         if trainer.is_global_zero:
             self.save(trainer, pl_module)
         if pl_module.images_seen >= trainer.datamodule.stop:  # type: ignore[attr-defined]
@@ -122,14 +132,14 @@ class Keep(pl.Callback):
         checkpoints.save(self._run.last, content, previous=self._run.previous)
         if (number := self._number(gan.images_seen)) > self._kept:
             self._kept = number
-            kimg = gan.images_seen // 1000
-            checkpoints.save(self._run.checkpoints / f"kimg-{kimg:06d}.ckpt", content)
+            name = f"kimg-{gan.images_seen / 1000:010.3f}.ckpt"
+            checkpoints.save(self._run.checkpoints / name, content)
         if is_best:
             checkpoints.save(self._run.checkpoints / "best.ckpt", content)
 
     def _is_best(self, trainer: pl.Trainer) -> bool:
         if self._metric is None or self._metric not in trainer.callback_metrics:
-            return False
+            return False  # a run that is stopped within its first tick has none yet
         value = float(trainer.callback_metrics[self._metric])
         if self._best is not None and self._sign * value >= self._sign * self._best:
             return False
@@ -157,6 +167,7 @@ def collect(trainer: pl.Trainer, gan: GAN, run: Run, config: dict[str, Any]) -> 
         "precision": str(trainer.precision),
         "data": fingerprint(trainer),
         "wandb_id": run.id,
+        "git_commit": git_commit(),
         "config": config,
     }
 

@@ -1,6 +1,5 @@
 """Samples: the same latents at every tick, and the reals once, as grids to look at."""
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ WIDEST = 1920
 
 
 class Samples(pl.Callback):
-    """Saves `samples/kimg-NNNNNN.png` at every tick, `reals.png` at the start, both side by side at the end.
+    """Saves a grid to `samples/` at every tick, the reals at the start, and both side by side at the end.
 
     Args:
         rows: of the grid, and columns; the pictures are those of seeds 0, 1, 2 ...
@@ -70,8 +69,7 @@ class Samples(pl.Callback):
 
     def _save(self, trainer: pl.Trainer, gan: GAN) -> None:
         sheet = self._sheet(gan)
-        kimg = math.floor(gan.images_seen / 1000)
-        save_png(_folder(trainer) / f"kimg-{kimg:06d}.png", sheet)
+        save_png(_folder(trainer) / f"kimg-{gan.images_seen / 1000:010.3f}.png", sheet)
         _log(trainer, "samples/fakes", sheet, gan.images_seen)
 
 
