@@ -6,10 +6,12 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
+from kaleidogan.sampling import latents, load_generator, synthesize
 from kaleidogan.training import checkpoint
 from kaleidogan.training.checkpoint import CheckpointError, load, load_newest, save, sweep
 
@@ -149,6 +151,21 @@ def test_no_code_in_a_file_is_run(folder):
     with pytest.raises(CheckpointError, match="cannot be read"):
         load(folder / "a.ckpt")
     assert not (folder / "pwned").exists()
+
+
+GOLDEN = Path(__file__).parent / "golden" / "checkpoint_format1.ckpt"
+
+
+def test_a_checkpoint_of_format_1_is_read_and_goes_on(train):
+    """Written by version 0.1.0 for a 16 px DCGAN of width 2 at 0.016 kimg; it must load for ever."""
+    saved = load(GOLDEN)
+    assert saved["state_dict"]["_extra_state"] == {"images_seen": 16, "batches_seen": 2}
+    trained = load_generator([GOLDEN])
+    picture = next(synthesize(trained.generator, latents([7], 8)))
+    assert picture.mean().item() == pytest.approx(0.0, abs=0.2)
+    assert picture.shape == (3, 16, 16)
+    run = train(f"resume={GOLDEN}", "model.width=2", "allow_changes=[data]")
+    assert load(run / "checkpoints" / "last.ckpt")["state_dict"]["_extra_state"]["images_seen"] == 48
 
 
 def test_what_killed_saves_left_is_swept(tmp_path):

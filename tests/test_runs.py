@@ -56,9 +56,9 @@ def test_each_start_is_written_down(tmp_path):
     run.record_start("kimg: 1\n", ["kimg=1"])
     run.record_start("kimg: 2\n", [])
     assert (run.folder / "config.yaml").read_text() == "kimg: 2\n"
-    first, second = (run.folder / "starts.log").read_text().splitlines()
-    assert first.endswith("kimg=1")
-    assert second.endswith("(no overrides)")
+    first, second = (run.folder / "log.txt").read_text().splitlines()
+    assert first.endswith("start: kimg=1")
+    assert second.endswith("start: (no overrides)")
 
 
 def test_outside_of_git_there_is_no_commit(folder):

@@ -105,7 +105,7 @@ def test_a_damaged_sample_is_named(tmp_path, place):
     path.write_bytes(data)
     reader = Reader(load_index(tmp_path / "set"))
     reader.read(1)
-    with pytest.raises(DataError, match=r"sample 2 in .*000000\.tar"):
+    with pytest.raises(DataError, match=r"sample 2 in .*000000\.tar is damaged"):
         reader.read(2)
 
 

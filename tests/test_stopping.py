@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import wandb_file
 from conftest import TINY, write_set
 from kaleidogan.training import checkpoint
 from kaleidogan.training.runs import Run
@@ -131,3 +132,49 @@ def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
     (tmp_path / "runs").touch()
     with pytest.raises(OSError, match="cannot be written"), Run("a", tmp_path / "runs").lock():
         pass
+
+
+@pytest.mark.slow
+def test_a_wandb_run_that_was_interrupted_three_times_reads_as_one_story(tmp_path):
+    write_set(tmp_path / "set")
+    run = tmp_path / "runs" / "a"
+    for ends in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
+        before = (run / "metrics.csv").read_text().count("\n") if run.exists() else 0
+        process = start(tmp_path, "logger=wandb")
+        wait_for(run / "metrics.csv", process)
+        while (run / "metrics.csv").read_text().count("\n") < before + 2 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(ends)
+        process.communicate(timeout=60)
+    finish(tmp_path, "logger=wandb")
+    segments = sorted(run.glob("wandb/offline-run-*/*.wandb"))
+    assert len(segments) == 4
+    parts = [wandb_file.read(path) for path in segments]
+    assert len({part["id"] for part in parts}) == 1
+    story = wandb_file.merge(parts)
+    logged = [row for row in story if "loss/generator" in row]
+    told = rows(run)
+    assert [row["progress/kimg"] for row in logged] == [float(row["progress/kimg"]) for row in told]
+    assert [row["loss/generator"] for row in logged] == [float(row["loss/generator"]) for row in told]
+    assert sorted({row["_step"] for row in story}) == [80 * tick for tick in range(11)]
+
+
+@pytest.mark.slow
+def test_plain_machines_and_odd_places(tmp_path):
+    """No UTF-8, files for the owner alone, a space and an accent in the path."""
+    folder = tmp_path / "my pictures \u00e9"
+    folder.mkdir()
+    write_set(folder / "set")
+    environment = {**os.environ, "LC_ALL": "C", "LANG": "C"}
+    code = (
+        "import os, sys; os.umask(0o077); sys.argv[0] = 'train.py';"
+        "from kaleidogan.cli import run; run('train', sys.argv[1:], 'train.py');"
+        "run('generate', ['seeds=0-1'], 'generate.py')"
+    )
+    settings = [*TINY, "model=dcgan", "data=shards", f"data.path={folder / 'set'}", "logger=csv", "name=a"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *settings], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "runs" / "a" / "generated" / "seed0001.png").exists()
+    assert (folder / "runs" / "a" / "checkpoints" / "last.ckpt").stat().st_mode & 0o777 == 0o600

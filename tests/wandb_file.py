@@ -52,3 +52,15 @@ def read(path: Path) -> dict[str, Any]:
         if kind == "metric":
             found["metrics"][record.metric.name or record.metric.glob_name] = record.metric.step_metric
     return found
+
+
+def merge(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of a run's files in the order of their starts: a later one's row stands for an earlier's.
+
+    Steps are images seen, so a point that was logged again after a resume falls on the one that it was.
+    """
+    story: dict[int, dict[str, Any]] = {}
+    for part in parts:
+        for row in part["history"]:
+            story[row["_step"]] = {**story.get(row["_step"], {}), **row}
+    return [story[step] for step in sorted(story)]

@@ -35,7 +35,7 @@ class Pictures(Dataset[Batch]):
 
     def __init__(self, index: Index) -> None:
         self._reader = Reader(index)
-        self._labels = np.ascontiguousarray(index.rows["label"], dtype=np.int64)
+        self._labels = torch.from_numpy(index.rows["label"].astype(np.int64))
 
     def __getitem__(self, item: int) -> Batch:
         flip, sample = divmod(item, len(self._labels))
@@ -43,7 +43,7 @@ class Pictures(Dataset[Batch]):
         if flip:
             pixels = pixels[:, ::-1]
         image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-        return {"image": image, "label": torch.tensor(self._labels[sample])}
+        return {"image": image, "label": self._labels[sample]}
 
 
 class ImageData(pl.LightningDataModule):

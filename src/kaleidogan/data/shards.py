@@ -276,6 +276,21 @@ def _check_shards(index: Index) -> None:
         )
 
 
+def check_header(header: bytes, size: int, ending: bytes) -> None:
+    """Check that a tar header is whole and is that of a picture of as many bytes.
+
+    Raises:
+        ValueError: says what is wrong. By hand, as the checksum (POSIX ustar) is all that is asked for:
+            parsing the header would take a quarter of the time of reading a small picture.
+    """
+    name = header[:100].rstrip(b"\0")
+    checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ")
+    if len(header) < BLOCK or checksum != int(header[148:156].strip(b" \0") or b"0", 8):
+        raise ValueError("its tar header is broken")
+    if not name.endswith(ending) or int(header[124:136].strip(b" \0"), 8) != size:
+        raise ValueError(f"its tar header is that of another member, {name!r}")
+
+
 class Reader:
     """Reads single samples of a data set by number; the last shards that were opened stay open.
 
@@ -284,10 +299,11 @@ class Reader:
 
     def __init__(self, index: Index) -> None:
         self.index = index
+        self._ending = f".{index.picture_format}".encode()
         self._files: dict[int, int] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        return {"index": self.index, "_files": {}}
+        return {**self.__dict__, "_files": {}}
 
     def read(self, number: int) -> NDArray[np.uint8]:
         """Read the picture of one sample, [h, w, c].
@@ -295,22 +311,16 @@ class Reader:
         Raises:
             DataError: if the bytes on disk are not the picture that the index promises; names the sample.
         """
-        row = self.index.rows[number]
-        shard = self.index.shards[row["shard"]]
-        name = f"sample {number} in {self.index.folder / shard.name}"
-        data = os.pread(self._file(int(row["shard"])), BLOCK + int(row["size"]), int(row["offset"]) - BLOCK)
+        shard, offset, size = self.index.rows[number].item()[:3]
+        data = os.pread(self._file(shard), BLOCK + size, offset - BLOCK)
         try:
-            header = tarfile.TarInfo.frombuf(data[:BLOCK], "utf-8", "strict")
-        except tarfile.HeaderError as error:
-            raise DataError(f"{name} has a damaged header: {error}") from error
-        if header.size != row["size"] or not header.name.endswith(f".{self.index.picture_format}"):
-            raise DataError(f"{name}: found '{header.name}' of {header.size} bytes, not {row['size']}")
-        try:
+            check_header(data[:BLOCK], size, self._ending)
             pixels = decode(data[BLOCK:], self.index.channels)
-        except (OSError, SyntaxError) as error:
-            raise DataError(f"{name} ('{header.name}') cannot be decoded: {error}") from error
-        if pixels.shape[:2] != self.index.resolution:
-            raise DataError(f"{name} ('{header.name}') is {pixels.shape[:2]}, not {self.index.resolution}")
+            if pixels.shape[:2] != self.index.resolution:
+                raise ValueError(f"it is {pixels.shape[:2]}, not {self.index.resolution}")
+        except (OSError, SyntaxError, ValueError) as error:
+            path = self.index.folder / self.index.shards[shard].name
+            raise DataError(f"sample {number} in {path} is damaged: {error}") from error
         return pixels
 
     def _file(self, shard: int) -> int:

@@ -96,7 +96,7 @@ def train(
             check_changes(found[1], to_plain(config), allow_changes)
             if (seen := images_seen(found[1])) >= model["kimg"] * 1000:
                 more = f"to go on, set kimg={2 * seen / 1000:g}"
-                print(f"run '{run.folder}' has reached its {seen / 1000:g} kimg; {more}")
+                run.say(f"run '{run.folder}' has reached its {seen / 1000:g} kimg; {more}")
                 return None
         about = f"# kaleidogan {__version__}, commit {runs.git_commit()}\n"
         run.record_start(about + yaml.safe_dump(to_plain(config), sort_keys=False), overrides)
@@ -105,8 +105,11 @@ def train(
         except Stopped as stopped:
             typed = [override.lstrip("+") for override in overrides]
             again = shlex.join([*(o for o in typed if not o.startswith("name=")), f"name={run.name}"])
-            print(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} {again}")
+            run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} {again}")
             sys.exit(128 + stopped.number)
+        except Exception as error:
+            run.note(f"ended by {type(error).__name__}: {error}")
+            raise
         summarize(run, lightning)
     return metric(lightning, optimized_metric)
 
@@ -182,14 +185,14 @@ def announce(
     sizes = [sum(p.numel() for p in net.parameters()) / 1e6 for net in (gan.generator, gan.discriminator)]
     shape = "x".join(str(side) for side in gan.generator.image_shape[1:])  # type: ignore[union-attr, index]
     device = trainer.strategy.root_device.type
-    print(
+    run.say(
         f"{type(gan).__name__} {shape}: generator {sizes[0]:.2f} M, discriminator {sizes[1]:.2f} M parameters"
     )
-    print(f"on {device} in {trainer.precision}, data '{pictures.folder}', run '{run.folder}'")
+    run.say(f"on {device} in {trainer.precision}, data '{pictures.folder}', run '{run.folder}'")
     if found is not None:
-        print(f"going on from '{found[0]}' at {images_seen(found[1]) / 1000:g} kimg")
+        run.say(f"going on from '{found[0]}' at {images_seen(found[1]) / 1000:g} kimg")
         for note in notes(found[1], str(trainer.precision)):
-            print(f"note: {note}")
+            run.say(f"note: {note}")
 
 
 def images_seen(checkpoint: checkpoints.Checkpoint) -> int:
@@ -211,7 +214,7 @@ def summarize(run: runs.Run, trainer: pl.Trainer) -> None:
     }
     for key, value in lines.items():
         if value is not None:
-            print(f"{key:<11}{value}")
+            run.say(f"{key:<11}{value}")
 
 
 def metric(trainer: pl.Trainer, name: str | None) -> float | None:

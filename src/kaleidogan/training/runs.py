@@ -108,12 +108,22 @@ class Run:
         # A start that is repeated after an interruption goes on with what it made of PATH.
         return own or find_checkpoints(Path(resume))
 
+    def say(self, text: str) -> None:
+        """Print a line, and keep it in the run's `log.txt`."""
+        print(text, flush=True)
+        self.note(text)
+
+    def note(self, text: str) -> None:
+        """Keep a line in the run's `log.txt`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "log.txt").open("a", encoding="utf-8") as stream:
+            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+
     def record_start(self, config_yaml: str, overrides: Sequence[str]) -> None:
         """Write down the resolved configuration, and what was asked for at this start."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(config_yaml, encoding="utf-8")
-        with (self.folder / "starts.log").open("a", encoding="utf-8") as stream:
-            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {' '.join(overrides) or '(no overrides)'}\n")
+        self.note(f"start: {' '.join(overrides) or '(no overrides)'}")
         path = self.folder / "overrides.json"  # what a start that names only the run takes over
         path.write_text(json.dumps(list(overrides)) + "\n", encoding="utf-8")
 

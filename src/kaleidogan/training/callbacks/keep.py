@@ -83,7 +83,7 @@ class Keep(pl.Callback):
         if self._every:
             count += int(self._config["kimg"] // self._every)
         free = shutil.disk_usage(self._run.folder).free
-        print(f"checkpoints: up to {count} of {each / 1e6:.0f} MB; {free / 1e9:.1f} GB are free")
+        self._run.say(f"checkpoints: up to {count} of {each / 1e6:.0f} MB; {free / 1e9:.1f} GB are free")
         if free < 2 * each:
             raise OSError(
                 f"the disk is too full for two checkpoints of {each:,} bytes in '{self._run.folder}': "
