@@ -3,6 +3,7 @@
 import sys
 
 from kaleidogan.cli import run
+from kaleidogan.commandline import script
 
 if __name__ == "__main__":
-    run("generate", sys.argv[1:], program="python generate.py")
+    run("generate", sys.argv[1:], program=script("generate.py"))

@@ -3,6 +3,7 @@
 import sys
 
 from kaleidogan.cli import run
+from kaleidogan.commandline import script
 
 if __name__ == "__main__":
-    run("train", sys.argv[1:], program="python train.py")
+    run("train", sys.argv[1:], program=script("train.py"))

@@ -1,6 +1,7 @@
 """The command line: what the user typed -> overrides that Hydra reads as they were meant, and `--help`."""
 
 import json
+import os
 import re
 import textwrap
 from collections.abc import Sequence
@@ -30,6 +31,11 @@ a space or an apostrophe in it."""
 BACKSLASH = "\\"
 FOR_ONCE = {"name", "resume", "allow_changes", "debug"}
 """Settings of one start, which the next start of the same run does not take over."""
+
+
+def script(name: str) -> str:
+    """How the user runs one of the scripts at the top, to be named in messages."""
+    return f"uv run {name}" if "UV_RUN_RECURSION_DEPTH" in os.environ else f"python {name}"
 
 
 def options_of(group: str) -> list[str]:

@@ -172,7 +172,7 @@ class Wandb(Logger):
         """The W&B run, begun when it is first asked for."""
         if self._experiment is None:
             self._experiment = self._begin()
-            self._url = self._experiment.url
+            self._url = None if self._experiment.offline else self._experiment.url
             self._experiment.define_metric(X_AXIS)
             for chart in CHARTS:
                 self._experiment.define_metric(chart if "/" in chart else f"{chart}/*", step_metric=X_AXIS)
