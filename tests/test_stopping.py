@@ -27,6 +27,8 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, ROOT / "train.py", *settings, *LONG, "trainer.threads=1", *overrides],
         cwd=folder,
+        # A W&B process of its own: that of the tests would outlive the kill, and hold on to the run.
+        env={key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -150,7 +152,9 @@ def test_a_wandb_run_that_was_interrupted_three_times_reads_as_one_story(tmp_pat
     segments = sorted(run.glob("wandb/offline-run-*/*.wandb"))
     assert len(segments) == 4
     parts = [wandb_file.read(path) for path in segments]
-    assert len({part["id"] for part in parts}) == 1
+    # The killed start's file may be empty; the last one has all scalars in any case.
+    assert {part["id"] for part in parts if "id" in part} == {parts[-1]["id"]}
+    assert len([row for row in parts[-1]["history"] if "loss/generator" in row]) == 10
     story = wandb_file.merge(parts)
     logged = [row for row in story if "loss/generator" in row]
     told = rows(run)

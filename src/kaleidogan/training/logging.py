@@ -78,7 +78,7 @@ class CSV(Logger):
         columns = self._columns()
         if new := [key for key in row if key not in columns]:
             columns += new
-            self._rewrite(columns, self._rows())
+            self._rewrite(columns, self.rows())
         with self.path.open("a", newline="", encoding="utf-8") as stream:
             csv.DictWriter(stream, columns).writerow(row)
 
@@ -87,9 +87,10 @@ class CSV(Logger):
         """Drop the rows of later images: they come again."""
         columns = self._columns()
         if columns:
-            self._rewrite(columns, [row for row in self._rows() if int(row["images"]) <= images])
+            self._rewrite(columns, [row for row in self.rows() if int(row["images"]) <= images])
 
-    def _rows(self) -> list[dict[str, str]]:
+    def rows(self) -> list[dict[str, str]]:
+        """All rows that were written whole."""
         if not self.path.exists():
             return []
         with self.path.open(newline="", encoding="utf-8") as stream:
@@ -229,6 +230,17 @@ class Wandb(Logger):
         """Record a point of each scalar."""
         # Steps are images: a point that is logged again after a resume falls on the one it was.
         self.experiment.log(dict(metrics), step=step)
+
+    @rank_zero_only
+    def replay(self, rows: list[dict[str, str]]) -> None:
+        """Record earlier rows again where a run goes on offline, in a file of its own.
+
+        The file of a start that was killed may never have reached the disk; so each has the whole story.
+        """
+        if self.experiment.offline:
+            for row in rows:
+                scalars = {key: float(value) for key, value in row.items() if value and key != "images"}
+                self.experiment.log(scalars, step=int(row["images"]))
 
     @rank_zero_only
     def log_picture(self, key: str, pixels: Pixels, step: int) -> None:

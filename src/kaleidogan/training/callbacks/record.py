@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kaleidogan.training.callbacks.health import memory
 from kaleidogan.training.gan import GAN
-from kaleidogan.training.logging import CSV
+from kaleidogan.training.logging import CSV, Wandb
 
 
 class Record(pl.Callback):
@@ -28,12 +28,15 @@ class Record(pl.Callback):
         self._sums, self._counts = state_dict["sums"], state_dict["counts"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Cut what was logged after the checkpoint that training goes on from."""
+        """Cut what was logged after the checkpoint that training goes on from; tell W&B what was before."""
         assert isinstance(pl_module, GAN)
         self._sums = {key: value.to(pl_module.device) for key, value in self._sums.items()}
+        told = [logger for logger in trainer.loggers if isinstance(logger, CSV)]
+        for table in told:
+            table.cut(pl_module.images_seen)
         for logger in trainer.loggers:
-            if isinstance(logger, CSV):
-                logger.cut(pl_module.images_seen)
+            if told and isinstance(logger, Wandb):
+                logger.replay(told[0].rows())
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a tick."""
