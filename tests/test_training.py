@@ -14,6 +14,7 @@ from kaleidogan.commandline import options_of
 from kaleidogan.data.shards import Reader
 from kaleidogan.training import checkpoint
 from kaleidogan.training.gan import GAN
+from kaleidogan.training.logging import CSV
 
 
 def test_a_run_leaves_samples_metrics_and_a_checkpoint(train):
@@ -190,3 +191,16 @@ def test_a_data_worker_that_dies_is_named(train, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         train("data.num_workers=1")
     assert "a data worker died" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_up_in_between_is_named(train, capsys, monkeypatch):
+    def write(self, metrics, step=None):
+        if step > 16:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(CSV, "log_metrics", write)
+    with pytest.raises(SystemExit):
+        train()
+    assert "the disk is full: 'runs/tiny' has" in capsys.readouterr().err
+    saved = checkpoint.load(Path("runs/tiny/checkpoints/last.ckpt"))
+    assert saved["state_dict"]["_extra_state"]["images_seen"] == 16

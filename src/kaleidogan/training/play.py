@@ -1,8 +1,10 @@
 """One training from start to end: build the parts, play, and say where everything is."""
 
+import errno
 import random
 import shlex
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,7 +110,10 @@ def train(
             run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} {again}")
             sys.exit(128 + stopped.number)
         except Exception as error:
-            run.note(f"ended by {type(error).__name__}: {error}")
+            with suppress(OSError):  # the disk may be full
+                run.note(f"ended by {type(error).__name__}: {error}")
+            if getattr(error, "errno", None) == errno.ENOSPC:
+                raise OSError(run.full_disk()) from error
             raise
         summarize(run, lightning)
     return metric(lightning, optimized_metric)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 import time
@@ -118,6 +119,14 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log.txt").open("a", encoding="utf-8") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+
+    def full_disk(self) -> str:
+        """What to say when the disk of the run's folder is full."""
+        free = shutil.disk_usage(self.folder).free
+        return (
+            f"the disk is full: '{self.folder}' has {free:,} bytes left; the last checkpoint is good. "
+            "Make room, then start again with the same name to go on"
+        )
 
     def record_start(self, config_yaml: str, overrides: Sequence[str]) -> None:
         """Write down the resolved configuration, and what was asked for at this start."""
