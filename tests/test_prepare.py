@@ -262,7 +262,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_workers_do_not_outlive_the_command(number, tmp_path):
     folder = make_folder(tmp_path / "p", {"0.png": picture(0, 500, 500)})
-    for name in range(1, 2000):
+    for name in range(1, 20_000):
         (folder / f"{name}.png").hardlink_to(folder / "0.png")
     (tmp_path / "script.py").write_text(SCRIPT)
     started = subprocess.Popen(

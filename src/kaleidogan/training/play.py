@@ -2,7 +2,6 @@
 
 import errno
 import random
-import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -105,9 +104,7 @@ def train(
         try:
             lightning = play(run, config, pictures, found, allow_changes)
         except Stopped as stopped:
-            typed = [override.lstrip("+") for override in overrides]
-            again = shlex.join([*(o for o in typed if not o.startswith("name=")), f"name={run.name}"])
-            run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} {again}")
+            run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} name={run.name}")
             sys.exit(128 + stopped.number)
         except Exception as error:
             with suppress(OSError):  # the disk may be full
