@@ -250,7 +250,8 @@ def test_a_worker_that_dies_is_told_from_a_broken_picture():
 
 
 SCRIPT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from kaleidogan.data.prepare import prepare
 assert "torch" not in sys.modules
 if __name__ == "__main__":
