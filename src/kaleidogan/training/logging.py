@@ -9,6 +9,7 @@ import os
 import shlex
 from argparse import Namespace
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 from urllib.parse import urlsplit
@@ -281,7 +282,8 @@ class TensorBoard(Logger):
                 "logger=tensorboard needs the package tensorboard: uv sync --extra tensorboard"
             ) from error
         self._run = run
-        self._writer = SummaryWriter(run.folder / "tensorboard")
+        self._open = partial(SummaryWriter, run.folder / "tensorboard")
+        self._writer = self._open()
 
     @property
     def name(self) -> str:
@@ -292,6 +294,12 @@ class TensorBoard(Logger):
     def version(self) -> str:
         """The run's id."""
         return self._run.id
+
+    @rank_zero_only
+    def cut(self, images: int) -> None:
+        """Have TensorBoard drop the points of later images: they come again."""
+        self._writer.close()
+        self._writer = self._open(purge_step=images + 1)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kaleidogan.training.callbacks.health import memory
 from kaleidogan.training.gan import GAN
-from kaleidogan.training.logging import CSV, Wandb
+from kaleidogan.training.logging import CSV, TensorBoard, Wandb
 
 
 class Record(pl.Callback):
@@ -31,9 +31,10 @@ class Record(pl.Callback):
         """Cut what was logged after the checkpoint that training goes on from; tell W&B what was before."""
         assert isinstance(pl_module, GAN)
         self._sums = {key: value.to(pl_module.device) for key, value in self._sums.items()}
+        for logger in trainer.loggers:
+            if isinstance(logger, CSV | TensorBoard):
+                logger.cut(pl_module.images_seen)
         told = [logger for logger in trainer.loggers if isinstance(logger, CSV)]
-        for table in told:
-            table.cut(pl_module.images_seen)
         for logger in trainer.loggers:
             if told and isinstance(logger, Wandb):
                 logger.replay(told[0].rows())
