@@ -84,6 +84,25 @@ def test_tensorboard_writes_events(tmp_path):
 
     events = EventAccumulator(str(run.folder / "tensorboard"))
     events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss/generator")] == [(1000, 0.5)]
+    assert events.Images("samples/fakes")
+
+
+def test_tensorboard_drops_what_comes_again(tmp_path):
+    run = Run("a", tmp_path)
+    first = TensorBoard(run=run)
+    first.log_metrics({"loss/generator": 0.5}, step=1000)
+    first.log_metrics({"loss/generator": 0.5}, step=2000)
+    first.finalize("success")
+    second = TensorBoard(run=run)
+    second.cut(1000)
+    second.log_metrics({"loss/generator": 0.25}, step=2000)
+    second.log_metrics({"loss/generator": 0.25}, step=3000)
+    second.finalize("success")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run.folder / "tensorboard"))
+    events.Reload()
     points = [(event.step, event.value) for event in events.Scalars("loss/generator")]
     assert points == [(1000, 0.5), (2000, 0.25), (3000, 0.25)]
 
