@@ -50,8 +50,8 @@ class Turns(pl.Callback):
         self.loop.append(middle - self._since)
         generator, discriminator = self._optimizers
         with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
-            self._twin.discriminator_step((self._real,), discriminator)
-            self._twin.generator_step([len(self._real)], generator)
+            self._twin.discriminator_step([(self._real, None)], discriminator)
+            self._twin.generator_step([(self._real, None)], generator)
         ema.update(self._twin.average, self._twin.generator, 0.999)
         self._since = time.perf_counter()
         self.bare.append(self._since - middle)

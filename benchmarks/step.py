@@ -33,15 +33,15 @@ def step(gan: GAN, real: torch.Tensor, bf16: bool) -> None:
     """One batch: both players and the average."""
     generator, discriminator = gan.optimizers()  # type: ignore[misc]
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        gan.discriminator_step((real,), discriminator)
-        gan.generator_step([len(real)], generator)
+        gan.discriminator_step([(real, None)], discriminator)
+        gan.generator_step([(real, None)], generator)
     ema.update(gan.average, gan.generator, 0.999)
 
 
 def unfrozen_step(gan: GAN, real: torch.Tensor) -> None:
     """The same with the discriminator's gradients computed and thrown away, as tutorials do."""
     generator, discriminator = gan.optimizers()  # type: ignore[misc]
-    gan.discriminator_step((real,), discriminator)
+    gan.discriminator_step([(real, None)], discriminator)
     generator.zero_grad()
     logits = gan.critic(gan.generator(gan.latents(len(real))))
     gan.adversarial.generator(logits).backward()

@@ -11,8 +11,10 @@ os.environ["WANDB_ERROR_REPORTING"] = "false"
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from kaleidogan import cli
+from kaleidogan.config import CONF, TARGET, read_signature
 from kaleidogan.data import shards
 
 TINY = (
@@ -20,13 +22,20 @@ TINY = (
     "batch_size=8",
     "kimg=0.048",
     "tick_kimg=0.016",
-    "model.width=4",
-    "model.latent_dim=8",
     "trainer.accelerator=cpu",
     "trainer.precision=32-true",
     "callbacks.samples.rows=3",
 )
 """A training of six batches in three ticks."""
+SMALL = {"width": 4, "latent_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8}
+"""What makes a model small, of the settings that it has."""
+
+
+def small(model: str) -> list[str]:
+    """Settings that make a model of the group `model` small."""
+    target = yaml.safe_load((CONF / "model" / f"{model}.yaml").read_text())
+    takes = read_signature(target.get("model", target)[TARGET]).parameters
+    return [f"model.{key}={value}" for key, value in SMALL.items() if key in takes]
 
 
 @pytest.fixture(autouse=True)
@@ -79,10 +88,10 @@ def write_set(
 def train(folder: Path) -> Callable[..., Path]:
     """Run the real `train.py` command on a tiny set; returns the run's folder."""
 
-    def start(*overrides: str, name: str = "tiny") -> Path:
+    def start(*overrides: str, name: str = "tiny", model: str = "dcgan") -> Path:
         if not (folder / "set").exists():
             write_set(folder / "set")
-        settings = [*TINY, "model=dcgan", "data=shards", "data.path=set", f"name={name}"]
+        settings = [*TINY, f"model={model}", *small(model), "data=shards", "data.path=set", f"name={name}"]
         settings += [] if any(o.startswith("logger=") for o in overrides) else ["logger=csv"]
         cli.run("train", [*settings, *overrides], program="train.py")
         return folder / "runs" / name

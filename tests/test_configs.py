@@ -7,6 +7,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from conftest import small
 from kaleidogan.commandline import groups, header, options_of
 from kaleidogan.config import CONF, TARGET, build, check, read_signature
 
@@ -38,7 +39,7 @@ def test_every_file_says_what_it_is(path: Path):
 
 @pytest.mark.parametrize("option", options_of("model"))
 def test_every_model_is_built_small(option):
-    checked = composed("train", f"model={option}", "++resolution=16", "++model.width=4")
+    checked = composed("train", f"model={option}", *[f"++{o}" for o in ("resolution=16", *small(option))])
     gan = build(checked["model"])
     assert gan.generator.image_shape == (3, 16, 16)
 

@@ -19,7 +19,7 @@ class Point(nn.Module):
         super().__init__()
         self.place = nn.Parameter(torch.zeros(1, dtype=torch.float64))
 
-    def forward(self, z):
+    def forward(self, z, c=None):
         return (self.place + 0 * z)[:, :, None, None]
 
 
@@ -30,7 +30,7 @@ class Slope(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.full((1,), 0.3, dtype=torch.float64))
 
-    def forward(self, image):
+    def forward(self, image, c=None):
         return (image * self.weight).flatten()
 
 
@@ -72,7 +72,7 @@ def test_the_generators_step_leaves_no_gradient_on_the_discriminator():
     gan = game()
     _, discriminator_optimizer = gan.optimizers()
     discriminator_optimizer.zero_grad()
-    gan.generator_step([4], gan.optimizers()[0])
+    gan.generator_step([(reals(), None)], gan.optimizers()[0])
     assert gan.discriminator.weight.grad is None
     assert gan.discriminator.weight.requires_grad
 
@@ -81,14 +81,14 @@ def test_gradients_do_not_depend_on_accumulation():
     whole, parts = game(), game(accumulate=4)
     images = torch.randn(8, 1, 1, 1, dtype=torch.float64)
     for gan in (whole, parts):
-        gan.discriminator_step(images.chunk(gan.accumulate), gan.optimizers()[1])
+        gan.discriminator_step(gan.split({"image": images}), gan.optimizers()[1])
     torch.testing.assert_close(whole.discriminator.weight.grad, parts.discriminator.weight.grad)
 
 
 def test_a_lazy_penalty_weighs_as_much_as_it_is_rare():
     gan = game(penalties={"penalty/r1": R1(gamma=2.0, every=16)})
     optimizer = gan.optimizers()[1]
-    value = gan.penalty_step(gan.penalties["penalty/r1"], (reals(),), optimizer)
+    value = gan.penalty_step(gan.penalties["penalty/r1"], [(reals(), None)], optimizer)
     assert value.item() == pytest.approx(0.3**2)
     assert gan.discriminator.weight.grad.item() == pytest.approx(16 * 2 * 0.3)
 

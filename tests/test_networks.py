@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from conftest import small as small_settings
 from kaleidogan.commandline import options_of
 from kaleidogan.config import build
 from kaleidogan.sampling import build_generator, latents, synthesize
@@ -14,11 +15,10 @@ MODELS = options_of("model")
 
 
 def small(model: str, **options):
-    overrides = [f"++model.{key}={value}" for key, value in options.items()]
+    overrides = [f"++{o}" for o in ("resolution=16", *small_settings(model))]
+    overrides += [f"++model.{key}={value}" for key, value in options.items()]
     torch.manual_seed(0)
-    return build(
-        composed("train", f"model={model}", "++resolution=16", "++model.width=4", *overrides)["model"]
-    )
+    return build(composed("train", f"model={model}", *overrides)["model"])
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import wandb_file
-from conftest import TINY, write_set
+from conftest import TINY, small, write_set
 from kaleidogan.training import checkpoint
 from kaleidogan.training.runs import Run
 from test_resume import rows
@@ -175,7 +175,15 @@ def test_plain_machines_and_odd_places(tmp_path):
         "from kaleidogan.cli import run; run('train', sys.argv[1:], 'train.py');"
         "run('generate', ['seeds=0-1'], 'generate.py')"
     )
-    settings = [*TINY, "model=dcgan", "data=shards", f"data.path={folder / 'set'}", "logger=csv", "name=a"]
+    settings = [
+        *TINY,
+        *small("dcgan"),
+        "model=dcgan",
+        "data=shards",
+        f"data.path={folder / 'set'}",
+        "logger=csv",
+        "name=a",
+    ]
     done = subprocess.run(
         [sys.executable, "-c", code, *settings], cwd=folder, env=environment, capture_output=True, text=True
     )

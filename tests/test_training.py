@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import TINY, write_set
+from conftest import SMALL, TINY, small, write_set
 from kaleidogan import cli
 from kaleidogan.commandline import options_of
 from kaleidogan.data.shards import Reader
 from kaleidogan.training import checkpoint
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.logging import CSV
+from test_configs import composed
 
 
 def test_a_run_leaves_samples_metrics_and_a_checkpoint(train):
@@ -34,16 +35,30 @@ def test_a_run_leaves_samples_metrics_and_a_checkpoint(train):
     )
 
 
+PERIODS = ["model.r1_every=2", "model.path_length_every=3", "augment.interval=2", "augment.kimg=0.1"]
+
+
 def equal(one, other):
     assert one.keys() == other.keys()
     return all(torch.equal(one[key], other[key]) for key in one if isinstance(one[key], torch.Tensor))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_resumed_run_equals_an_uninterrupted_one(train, workers):
-    whole = checkpoint.load(train(f"data.num_workers={workers}", name="whole") / "checkpoints" / "last.ckpt")
-    train(f"data.num_workers={workers}", "kimg=0.024", name="parts")
-    parts = checkpoint.load(train(f"data.num_workers={workers}", name="parts") / "checkpoints" / "last.ckpt")
+# Batches of 8: the penalties' and ADA's periods put a step of each right before and right after a cut.
+RESUMED = [
+    ("dcgan", ["data.num_workers=0"], 24),
+    ("dcgan", ["data.num_workers=2"], 24),
+    *(("stylegan2_ada", PERIODS, images) for images in (8, 16, 24, 32, 40)),
+    ("stylegan2_ada", [*PERIODS, "trainer.precision=bf16-mixed", "model.c_dim=3"], 24),
+    ("stylegan2_ada", ["augment=diffaugment", "model.blur_sigma=2", "model.blur_fade_kimg=0.04"], 24),
+    ("dcgan", ["augment=ada", "augment.interval=2", "augment.kimg=0.1"], 24),
+]
+
+
+@pytest.mark.parametrize(("model", "settings", "images"), RESUMED)
+def test_a_resumed_run_equals_an_uninterrupted_one(train, model, settings, images):
+    whole = checkpoint.load(train(*settings, name="whole", model=model) / "checkpoints" / "last.ckpt")
+    train(*settings, f"kimg={images / 1000}", name="parts", model=model)
+    parts = checkpoint.load(train(*settings, name="parts", model=model) / "checkpoints" / "last.ckpt")
     assert equal(whole["state_dict"], parts["state_dict"])
     for one, other in zip(whole["optimizers"], parts["optimizers"], strict=True):
         assert all(equal(one["state"][key], other["state"][key]) for key in one["state"])
@@ -74,7 +89,14 @@ def test_other_latents_follow_from_another_seed(train):
     ],
 )
 def test_other_settings_on_procedural_pictures(folder, settings):
-    base = [*TINY, "model=dcgan", "data=procedural", "data.maker.num_images=20", "data.mirror=true"]
+    base = [
+        *TINY,
+        *small("dcgan"),
+        "model=dcgan",
+        "data=procedural",
+        "data.maker.num_images=20",
+        "data.mirror=true",
+    ]
     cli.run("train", [*base, *settings, "logger=csv", "name=a"], program="train.py")
     saved = checkpoint.load(folder / "runs" / "a" / "checkpoints" / "last.ckpt")
     weights = [value for key, value in saved["state_dict"].items() if key.startswith("average.")]
@@ -91,7 +113,15 @@ def test_an_unequal_accumulation_is_refused(train, capsys):
 
 def test_a_sweep_is_a_run_for_each_combination(train, folder):
     write_set(folder / "set")
-    settings = [*TINY, "model=dcgan", "data=shards", "data.path=set", "logger=csv", "callbacks=none"]
+    settings = [
+        *TINY,
+        *small("dcgan"),
+        "model=dcgan",
+        "data=shards",
+        "data.path=set",
+        "logger=csv",
+        "callbacks=none",
+    ]
     settings.remove("callbacks.samples.rows=3")
     cli.run("train", ["-m", *settings, "seed=0,1", "kimg=0.016"], program="train.py")
     assert {path.name for path in (folder / "runs").glob("[!.]*")} == {"dcgan-set-001", "dcgan-set-002"}
@@ -113,7 +143,16 @@ def test_a_bare_name_goes_on_with_the_settings_that_the_run_had(train):
 
 def test_a_named_sweep_is_a_run_for_each_job_and_a_failed_one_stops_no_other(train, capsys):
     write_set(Path("set"))
-    settings = [*TINY, "model=dcgan", "data=shards", "data.path=set", "logger=csv", "kimg=0.016", "name=s"]
+    settings = [
+        *TINY,
+        *small("dcgan"),
+        "model=dcgan",
+        "data=shards",
+        "data.path=set",
+        "logger=csv",
+        "kimg=0.016",
+        "name=s",
+    ]
     with pytest.raises(SystemExit):
         cli.run("train", ["-m", *settings, "batch_size=8,-1,4"], program="train.py")
     assert "Error in job 1: batch_size=-1" in capsys.readouterr().err
@@ -123,8 +162,10 @@ def test_a_named_sweep_is_a_run_for_each_job_and_a_failed_one_stops_no_other(tra
 
 @pytest.mark.parametrize("option", options_of("experiment"))
 def test_every_experiment_trains(folder, option):
-    small = [o for o in TINY if not o.startswith("model.")]
-    settings = [f"experiment={option}", *small, "data.maker.num_images=20", "logger=csv", "name=a"]
+    model = composed("train", f"experiment={option}")["model"]
+    narrow = [f"model.{key}={SMALL[key]}" for key in ("channel_max", "w_dim", "latent_dim") if key in model]
+    # The procedural set: the others' pictures are the user's.
+    settings = [f"experiment={option}", *TINY, *narrow, "data.maker.num_images=20", "logger=csv", "name=a"]
     cli.run("train", settings, program="train.py")
     assert (folder / "runs" / "a" / "samples" / "reals-and-samples.png").exists()
 

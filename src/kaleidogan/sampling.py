@@ -93,15 +93,55 @@ def latents(seeds: Sequence[int], dim: int) -> Float[Tensor, "n z"]:
     return torch.from_numpy(np.stack(drawn).astype(np.float32))
 
 
+def conditions(
+    generator: nn.Module, seeds: Sequence[int], label: int | None = None
+) -> Float[Tensor, "n c"] | None:
+    """The class of each seed's picture as a condition: one for all, or each seed's in turn.
+
+    Returns:
+        None where the generator takes none.
+
+    Raises:
+        ValueError: if there is no such class; says which there are.
+    """
+    c_dim = getattr(generator, "c_dim", 0)
+    if label is not None and label >= c_dim:
+        classes = f"classes 0 to {c_dim - 1}" if c_dim else "no classes"
+        raise ValueError(f"label={label}: the model was trained with {classes}")
+    if c_dim == 0:
+        return None
+    numbers = [seed % c_dim if label is None else label for seed in seeds]
+    return torch.eye(c_dim)[numbers]
+
+
 @torch.no_grad()
 def synthesize(
-    generator: nn.Module, z: Float[Tensor, "n z"], psi: float = 1.0
+    generator: nn.Module,
+    z: Float[Tensor, "n z"],
+    c: Float[Tensor, "n c"] | None = None,
+    *,
+    psi: float = 1.0,
+    cutoff: int | None = None,
+    noise: str = "const",
 ) -> Iterator[Float[Tensor, "c h w"]]:
-    """Make the picture of each latent, in [-1, 1] on the CPU, in chunks of one constant size."""
+    """Make the picture of each latent, about in [-1, 1] on the CPU, in chunks of one constant size.
+
+    Args:
+        generator: in eval mode.
+        z: latents.
+        c: conditions, where the generator takes them.
+        psi: truncation.
+        cutoff: layers that are truncated, from the first; None: all.
+        noise: const: the same for all; random: another in each call; none.
+    """
     device = next(generator.parameters()).device
-    for chunk in torch.split(z, CHUNK):
-        filled = torch.cat([chunk, chunk[-1:].expand(CHUNK - len(chunk), -1)])
-        yield from generator(filled.to(device), psi=psi)[: len(chunk)].float().cpu()
+    for start in range(0, len(z), CHUNK):
+        # The last chunk is filled up with its last row.
+        rows = torch.arange(start, start + CHUNK).clamp_(max=len(z) - 1)
+        chunk = z[rows].to(device), None if c is None else c[rows].to(device)
+        w = generator.mapping(*chunk, psi=psi, cutoff=cutoff)  # type: ignore[operator]
+        pictures = generator.synthesis(w, noise=noise)  # type: ignore[operator]
+        yield from pictures[: len(z) - start].float().cpu()
 
 
 def to_uint8(image: Float[Tensor, "c h w"]) -> Pixels:

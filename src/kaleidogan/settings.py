@@ -5,7 +5,7 @@ A signature says `learning_rate: Positive`, and `config.py` refuses 0, -1 and "1
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, AllowInfNan, BeforeValidator
 
 MAX_BASE = 16
@@ -83,6 +83,8 @@ Channels = Literal[1, 3, 4]
 Positive = Annotated[float, AllowInfNan(False), Gt(0)]
 NotNegative = Annotated[float, AllowInfNan(False), Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
+OpenFraction = Annotated[float, Gt(0), Lt(1)]
+"""A fraction that is neither none nor all."""
 Count = Annotated[int, Ge(1)]
 """A whole number from 1 up."""
 CountOrZero = Annotated[int, Ge(0)]

@@ -7,7 +7,7 @@ import torch
 
 from kaleidogan.config import build
 from kaleidogan.sampling import Trained, load_generator
-from kaleidogan.settings import Seeds
+from kaleidogan.settings import CountOrZero, Seeds
 from kaleidogan.training import runs
 
 
@@ -18,6 +18,7 @@ def generate(
     out: str | None,
     seeds: Seeds,
     psi: float,
+    label: CountOrZero | None,
     device: Literal["auto", "cpu", "cuda", "mps"],
     debug: bool = False,
 ) -> None:
@@ -29,6 +30,7 @@ def generate(
         out: folder for the pictures; null: `generated/` in the run's folder.
         seeds: one picture each, e.g. 0-35 or 1,5,20-30; a seed's picture is the same in every call.
         psi: truncation: 1 as trained, towards 0 more alike and typical, above 1 wilder.
+        label: of a model that was trained with classes, the class's number; null: each seed's in turn.
         device: auto takes a GPU where there is one.
         debug: show where an error comes from.
     """

@@ -1,22 +1,34 @@
 """The task `grid`: a picture for each seed, and all of them on one sheet."""
 
 from pathlib import Path
+from typing import Literal
 
 from tqdm import tqdm
 
 from kaleidogan.art.generate import provenance
-from kaleidogan.sampling import Trained, grid, latents, save_png, synthesize, to_uint8
-from kaleidogan.settings import Count, Seeds, parse_seeds
+from kaleidogan.sampling import Trained, conditions, grid, latents, save_png, synthesize, to_uint8
+from kaleidogan.settings import Count, CountOrZero, Seeds, parse_seeds
 
 
 def save_grid(
-    *, seeds: Seeds, psi: float, columns: Count | None = None, trained: Trained, folder: Path
+    *,
+    seeds: Seeds,
+    psi: float,
+    label: CountOrZero | None,
+    cutoff: Count | None = None,
+    noise: Literal["const", "random", "none"] = "const",
+    columns: Count | None = None,
+    trained: Trained,
+    folder: Path,
 ) -> None:
     """Save `seedNNNN.png` for each seed, and `grid.png` with all.
 
     Args:
         seeds: one picture each.
         psi: truncation.
+        label: class of all pictures; null: each seed's in turn.
+        cutoff: layers that psi acts on, from the first; null: all.
+        noise: of a style-based generator: const: a seed's picture is the same in every call; random; none.
         columns: pictures in a row of the grid; null: as many as make it about square.
         trained: the generator.
         folder: where the pictures go.
@@ -25,11 +37,15 @@ def save_grid(
     dim = trained.generator.latent_dim
     assert isinstance(dim, int)
     z = latents(numbers, dim)
-    made = tqdm(synthesize(trained.generator, z, psi), total=len(numbers), unit="picture")
+    c = conditions(trained.generator, numbers, label)
+    drawn = synthesize(trained.generator, z, c, psi=psi, cutoff=cutoff, noise=noise)
+    made = tqdm(drawn, total=len(numbers), unit="picture")
     pictures = []
     for seed, image in zip(numbers, made, strict=True):
         pictures.append(to_uint8(image))
-        save_png(folder / f"seed{seed:04d}.png", pictures[-1], provenance(trained, seed, psi=psi))
+        save_png(
+            folder / f"seed{seed:04d}.png", pictures[-1], provenance(trained, seed, psi=psi, label=label)
+        )
     sheet = grid(pictures, columns)
     save_png(folder / "grid.png", sheet, {"seeds": seeds, "checkpoint": trained.digest})
     print(f"{len(pictures)} pictures and grid.png in '{folder}'")

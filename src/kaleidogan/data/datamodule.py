@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader, Dataset
 
 from kaleidogan.data.order import Batches, Order
@@ -88,10 +89,38 @@ class ImageData(pl.LightningDataModule):
         self._seed = seed
         self._index: Index | None = None
         self._clock: dict[str, Any] = {}
+        self._c_dim = 0
 
     def schedule(self, *, batch_size: int, tick: int, stop: int, position: Callable[[], int]) -> None:
         """Set the global batch size, the images in a tick and in all, and who knows how many were seen."""
         self._clock = {"batch_size": batch_size, "tick": tick, "stop": stop, "position": position}
+
+    def condition(self, c_dim: int) -> None:
+        """Hand out each picture's class as a condition of so many numbers; 0: none.
+
+        Raises:
+            ValueError: if the set is there and has other classes, or none.
+        """
+        self._c_dim = c_dim
+        if self._maker is None or self.folder.exists():
+            self._check_labels()
+
+    def _check_labels(self) -> None:
+        """Refuse labels that are missing, too many or too few for the model."""
+        names = self.index.label_names
+        if self._c_dim == 0:
+            return
+        if len(names) != self._c_dim:
+            remedy = f"model.c_dim={len(names)}" if names else "model.c_dim=0, or prepare with labels=folders"
+            raise ValueError(
+                f"model.c_dim={self._c_dim}, but '{self.folder}' has {len(names)} classes"
+                f"{': ' + ', '.join(names[:10]) if names else ''}; set {remedy}"
+            )
+        if missing := int((self.index.rows["label"] < 0).sum()):
+            raise ValueError(
+                f"{missing} of {len(self.index)} pictures in '{self.folder}' have no label, and "
+                f"model.c_dim={self._c_dim} asks for one each; label them, or set model.c_dim=0"
+            )
 
     @property
     def stop(self) -> int:
@@ -151,6 +180,7 @@ class ImageData(pl.LightningDataModule):
                 f"'{self.folder}' has {len(self.index)} pictures, fewer than one batch of {batch_size}: "
                 f"set batch_size={len(self.index)} or less"
             )
+        self._check_labels()
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Make the loader of this rank's part of each global batch; one iteration is a tick."""
@@ -183,9 +213,25 @@ class ImageData(pl.LightningDataModule):
         items = order.items(0, min(count, len(order))).tolist()
         return to_float(torch.stack([pictures[item]["image"] for item in items]))
 
+    def conditions(self, count: int) -> torch.Tensor | None:
+        """The conditions of the first pictures of the first pass, again from the start if the set has fewer.
+
+        Returns:
+            [count, c_dim]; None where the model takes none.
+        """
+        if self._c_dim == 0:
+            return None
+        order = Order([shard.samples for shard in self.index.shards], seed=self._seed)
+        items = order.items(0, min(count, len(order)))
+        labels = torch.from_numpy(self.index.rows["label"][items].astype(np.int64))
+        return one_hot(labels[torch.arange(count) % len(labels)], self._c_dim).float()
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Turn the pictures to float in [-1, 1], on the device."""
-        return {**batch, "image": to_float(batch["image"])}
+        """Turn the pictures to float in [-1, 1] and the labels to conditions, on the device."""
+        batch = {**batch, "image": to_float(batch["image"])}
+        if self._c_dim:
+            batch["condition"] = one_hot(batch["label"], self._c_dim).float()
+        return batch
 
 
 def _ignore_signals(worker: int) -> None:

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from kaleidogan.training import ema
-from kaleidogan.training.losses import Loss, Penalty, lazy_scale
+from kaleidogan.training.losses import GeneratorPenalty, Loss, Penalty, lazy_scale
 
 Scalars = dict[str, Tensor]
+Part = tuple[Tensor, Tensor | None]
+"""Real pictures and their conditions, where there are any."""
 
 
 class GAN(pl.LightningModule):
@@ -22,10 +24,12 @@ class GAN(pl.LightningModule):
     Time is counted in images: `images_seen` is the only clock, and a Lightning epoch is one tick.
 
     Args:
-        generator: `forward(z) -> picture`, with `latent_dim` and `image_shape`.
-        discriminator: `forward(picture) -> logits [n]`.
+        generator: `forward(z, c) -> picture`, with `latent_dim` and `image_shape`.
+        discriminator: `forward(picture, c) -> logits [n]`.
         loss: what each player minimises.
         penalties: on the discriminator, by their log name; each is a step of its own when it is due.
+        generator_penalties: on the generator, likewise; modules, since they may have a state.
+        half_penalties: penalties may be computed in half precision, where the networks are.
         augment: applied to everything the discriminator sees.
         learning_rate: of both players' Adam.
         betas: likewise.
@@ -42,6 +46,8 @@ class GAN(pl.LightningModule):
         discriminator: nn.Module,
         loss: Loss,
         penalties: dict[str, Penalty],
+        generator_penalties: dict[str, nn.Module] | None = None,
+        half_penalties: bool = False,
         augment: nn.Module,
         learning_rate: float,
         betas: tuple[float, float],
@@ -58,6 +64,8 @@ class GAN(pl.LightningModule):
         self.augment = augment
         self.adversarial = loss
         self.penalties = penalties
+        self.generator_penalties = nn.ModuleDict(generator_penalties or {})
+        self.half_penalties = half_penalties
         self.learning_rate = learning_rate
         self.betas = betas
         self.d_steps = d_steps
@@ -77,83 +85,134 @@ class GAN(pl.LightningModule):
         self.batches_seen = state["batches_seen"]
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam for the generator and for the discriminator, whose rates allow for its lazy penalties."""
-        scale = lazy_scale(list(self.penalties.values()))
-        lazy_betas = (self.betas[0] ** scale, self.betas[1] ** scale)
+        """Adam for the generator and for the discriminator, whose rates allow for their lazy penalties."""
         return [
-            torch.optim.Adam(self.generator.parameters(), self.learning_rate, self.betas, fused=True),
-            torch.optim.Adam(
-                self.discriminator.parameters(), self.learning_rate * scale, lazy_betas, fused=True
-            ),
+            self._adam(self.generator, lazy_scale([p.every for p in self._on_generator.values()])),
+            self._adam(self.discriminator, lazy_scale([p.every for p in self.penalties.values()])),
         ]
 
-    def forward(self, z: Tensor) -> Tensor:
+    def _adam(self, network: nn.Module, scale: float) -> torch.optim.Optimizer:
+        learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        betas = (self.betas[0] ** scale, self.betas[1] ** scale)
+        return torch.optim.Adam(learnt, self.learning_rate * scale, betas, fused=True)
+
+    @property
+    def _on_generator(self) -> dict[str, GeneratorPenalty]:
+        return dict(self.generator_penalties.items())  # type: ignore[arg-type]
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """Pictures of the averaged generator."""
-        return self.average(z)
+        return self.average(z, c)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Scalars:
         """Play one batch and return what is worth logging, detached."""
         generator_optimizer, discriminator_optimizer = self._optimizers()
-        reals = batch["image"].chunk(self.accumulate)
-        scalars = self.discriminator_step(reals, discriminator_optimizer)
+        parts = self.split(batch)
+        scalars = self.discriminator_step(parts, discriminator_optimizer)
         for name, penalty in self.penalties.items():
             if self.batches_seen % penalty.every == 0:
-                scalars[name] = self.penalty_step(penalty, reals, discriminator_optimizer)
-        if (self.batches_seen + 1) % self.d_steps == 0:
-            scalars |= self.generator_step([len(real) for real in reals], generator_optimizer)
+                scalars[name] = self.penalty_step(penalty, parts, discriminator_optimizer)
+        plays, is_last = divmod(self.batches_seen + 1, self.d_steps)
+        if is_last == 0:
+            scalars |= self.generator_step(parts, generator_optimizer)
+            for name, rule in self._on_generator.items():
+                if (plays - 1) % rule.every == 0:
+                    scalars[name] = self.generator_penalty_step(rule, parts, generator_optimizer)
+                    # A penalty's state is its running figures.
+                    for figure, value in self.generator_penalties[name].named_buffers():
+                        scalars[f"{name}_{figure}"] = value.clone()
         self.batches_seen += 1
         self.advance_average(len(batch["image"]) * self.trainer.world_size)
         return scalars
+
+    def split(self, batch: dict[str, Tensor]) -> list[Part]:
+        """Cut a batch into the parts that are shown at once."""
+        images = batch["image"].chunk(self.accumulate)
+        conditions: Any = [None] * len(images)
+        if "condition" in batch:
+            conditions = batch["condition"].chunk(self.accumulate)
+        return list(zip(images, conditions, strict=True))
 
     def _optimizers(self) -> list[Any]:
         found = self.optimizers()
         assert isinstance(found, list)
         return found
 
-    def discriminator_step(self, reals: tuple[Tensor, ...], optimizer: Any) -> Scalars:
+    def discriminator_step(self, parts: list[Part], optimizer: Any) -> Scalars:
         """Teach the discriminator to tell reals from fakes."""
         optimizer.zero_grad()
         scalars: Scalars = {}
-        for real in reals:
-            fake = self.fakes(len(real))
-            real_logits = self.critic(real).float()
-            fake_logits = self.critic(fake).float()
+        for real, c in parts:
+            fake = self.fakes(len(real), c)
+            real_logits = self.critic(real, c).float()
+            fake_logits = self.critic(fake, c).float()
             loss = self.adversarial.discriminator(real_logits, fake_logits)
-            self.manual_backward(loss / len(reals))
+            self.differentiate(loss / len(parts))
             part = {
                 "loss/discriminator": loss,
                 "logit/real": real_logits.mean(),
                 "logit/fake": fake_logits.mean(),
+                "logit/sign": real_logits.sign().mean(),
             }
-            _add(scalars, part, 1 / len(reals))
-        optimizer.step()
+            _add(scalars, part, 1 / len(parts))
+        self._take(optimizer)
         return scalars
 
-    def penalty_step(self, penalty: Penalty, reals: tuple[Tensor, ...], optimizer: Any) -> Tensor:
-        """Take the step of a penalty that is due, weighted by how rarely it is."""
+    def penalty_step(self, penalty: Penalty, parts: list[Part], optimizer: Any) -> Tensor:
+        """Take the step of a discriminator's penalty that is due, weighted by how rarely it is."""
         optimizer.zero_grad()
         scalars: Scalars = {}
-        # A gradient of a gradient loses too much in half precision.
-        with torch.autocast(self.device.type, enabled=False):
-            for real in reals:
-                value = penalty(self.critic, real, partial(self.fakes, len(real)))
-                self.manual_backward(value * (penalty.every / len(reals)))
-                _add(scalars, {"penalty": value}, 1 / len(reals))
-        optimizer.step()
+        with self._penalty_precision():
+            for real, c in parts:
+                value = penalty(partial(self.critic, c=c), real, partial(self.fakes, len(real), c))
+                self.differentiate(value * (penalty.every / len(parts)))
+                _add(scalars, {"penalty": value}, 1 / len(parts))
+        self._take(optimizer)
         return scalars["penalty"]
 
-    def generator_step(self, sizes: list[int], optimizer: Any) -> Scalars:
+    def generator_step(self, parts: list[Part], optimizer: Any) -> Scalars:
         """Teach the generator to pass its pictures off as real."""
         optimizer.zero_grad()
         scalars: Scalars = {}
         with frozen(self.discriminator):
-            for size in sizes:
-                logits = self.critic(self.generator(self.latents(size))).float()
+            for real, c in parts:
+                logits = self.critic(self.generator(self.latents(len(real)), c), c).float()
                 loss = self.adversarial.generator(logits)
-                self.manual_backward(loss / len(sizes))
-                _add(scalars, {"loss/generator": loss}, 1 / len(sizes))
-        optimizer.step()
+                self.differentiate(loss / len(parts))
+                _add(scalars, {"loss/generator": loss}, 1 / len(parts))
+        self._take(optimizer)
         return scalars
+
+    def generator_penalty_step(self, penalty: GeneratorPenalty, parts: list[Part], optimizer: Any) -> Tensor:
+        """Take the step of a generator's penalty that is due, weighted by how rarely it is."""
+        optimizer.zero_grad()
+        scalars: Scalars = {}
+        with self._penalty_precision():
+            for real, c in parts:
+                value = penalty(self.generator, self.latents(len(real)), c)
+                self.differentiate(value * (penalty.every / len(parts)))
+                _add(scalars, {"penalty": value}, 1 / len(parts))
+        self._take(optimizer)
+        return scalars["penalty"]
+
+    def differentiate(self, loss: Tensor) -> None:
+        """Add a loss's gradients to the parameters', each computed in the type that its forward pass had."""
+        with torch.autocast(self.device.type, enabled=False):
+            self.manual_backward(loss)
+
+    def _take(self, optimizer: Any) -> None:
+        optimizer.step()
+        # Autocast keeps the weights that it has converted, which have just changed.
+        torch.clear_autocast_cache()
+
+    @contextmanager
+    def _penalty_precision(self) -> Iterator[None]:
+        if self.half_penalties:
+            yield
+        else:
+            # A gradient of a gradient loses too much in half precision, unless it was measured not to.
+            with torch.autocast(self.device.type, enabled=False):
+                yield
 
     def advance_average(self, images: int) -> None:
         """Count the images of this batch, and let the average follow the generator."""
@@ -161,15 +220,15 @@ class GAN(pl.LightningModule):
         keep = ema.decay(images, self.ema_kimg * 1000, images_seen=self.images_seen, rampup=self.ema_rampup)
         ema.update(self.average, self.generator, keep)
 
-    def critic(self, image: Tensor) -> Tensor:
+    def critic(self, image: Tensor, c: Tensor | None = None) -> Tensor:
         """The discriminator as it sees the world: through the augmentation."""
-        logits: Tensor = self.discriminator(self.augment(image))
+        logits: Tensor = self.discriminator(self.augment(image), c)
         return logits
 
     @torch.no_grad()
-    def fakes(self, count: int) -> Tensor:
+    def fakes(self, count: int, c: Tensor | None = None) -> Tensor:
         """Pictures of the generator, for the discriminator to judge."""
-        pictures: Tensor = self.generator(self.latents(count))
+        pictures: Tensor = self.generator(self.latents(count), c)
         return pictures
 
     def latents(self, count: int) -> Tensor:
@@ -187,8 +246,11 @@ def _add(total: Scalars, part: Scalars, weight: float) -> None:
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Keep a network's parameters out of the graph: their gradients would be computed and thrown away."""
-    network.requires_grad_(False)
+    learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in learnt:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        for parameter in learnt:
+            parameter.requires_grad_(True)

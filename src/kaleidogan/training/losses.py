@@ -1,12 +1,15 @@
 """The adversarial losses and the penalties: formulas over logits and pictures."""
 
+import math
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+
+from kaleidogan.models.convolutions import without_weight_gradients
 
 Critic = Callable[[Tensor], Tensor]
 """The discriminator behind the augmentation: pictures -> logits."""
@@ -33,6 +36,17 @@ class Penalty(Protocol):
 
     def __call__(self, critic: Critic, real: Tensor, make_fakes: Callable[[], Tensor]) -> Tensor:
         """The penalty, to be weighted by `every`; fakes are made only if it looks at them."""
+        ...
+
+
+@runtime_checkable
+class GeneratorPenalty(Protocol):
+    """What else the generator minimises, every so many of its steps."""
+
+    every: int
+
+    def __call__(self, generator: nn.Module, z: Tensor, c: Tensor | None) -> Tensor:
+        """The penalty, to be weighted by `every`."""
         ...
 
 
@@ -91,14 +105,62 @@ class R1:
     ) -> Float[Tensor, ""]:
         """The penalty, averaged over the pictures."""
         real = real.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(critic(real).sum(), real, create_graph=True)
+        gradient = input_gradient(critic(real).float().sum(), real)
         return self.gamma / 2 * gradient.square().sum([1, 2, 3]).mean()
 
 
-def lazy_scale(penalties: list[Penalty]) -> float:
+class PathLength(nn.Module):
+    """Path length regularisation: a step in w should change the picture by the same amount everywhere.
+
+    From Karras et al. 2020, "Analyzing and improving the image quality of StyleGAN": the squared distance of
+    |J_w^T y| from its running mean, for a random picture y; lazily, and on a part of the batch.
+
+    Args:
+        weight: of the penalty.
+        every: generator steps from one to the next.
+        shrink: by how much smaller the batch is, to save memory.
+        decay: how fast the running mean follows.
+    """
+
+    def __init__(self, weight: float = 2.0, every: int = 4, shrink: int = 2, decay: float = 0.01) -> None:
+        super().__init__()
+        self.weight = weight
+        self.every = every
+        self.shrink = shrink
+        self.decay = decay
+        self.mean: Tensor
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(
+        self, generator: nn.Module, z: Float[Tensor, "n z"], c: Float[Tensor, "n c"] | None = None
+    ) -> Float[Tensor, ""]:
+        """The penalty, averaged over the pictures; the running mean moves."""
+        count = max(1, len(z) // self.shrink)
+        w = generator.styles(z[:count], None if c is None else c[:count])  # type: ignore[operator]
+        lengths = self.lengths(generator, w)
+        self.mean.lerp_(lengths.detach().mean().to(self.mean.dtype), self.decay)
+        return (lengths - self.mean).square().mean() * self.weight
+
+    def lengths(self, generator: nn.Module, w: Float[Tensor, "n num_ws w_dim"]) -> Float[Tensor, " n"]:
+        """|J_w^T y| of each picture, where |.|^2 is summed over w's numbers and averaged over the layers."""
+        picture = generator.synthesis(w)  # type: ignore[operator]
+        # Divided by the picture's side, so that the length does not grow with it.
+        y = torch.randn_like(picture) / math.sqrt(picture.shape[2] * picture.shape[3])
+        gradient = input_gradient((picture * y).sum(), w)
+        return gradient.square().sum(2).mean(1).sqrt()
+
+
+def input_gradient(value: Float[Tensor, ""], at: Tensor) -> Tensor:
+    """The gradient of a value at an input, such that it can be differentiated again."""
+    with without_weight_gradients(), torch.autocast(at.device.type, enabled=False):
+        (gradient,) = torch.autograd.grad(value, at, create_graph=True)
+    return gradient
+
+
+def lazy_scale(periods: list[int]) -> float:
     """By how much Adam's rates shrink when penalties take steps of their own: k / (k + 1) for one every k.
 
     The learning rate is multiplied by it and each beta raised to it (Karras et al. 2020, "Analyzing and
     improving the image quality of StyleGAN"), so that the moments forget at the same rate per image.
     """
-    return 1 / (1 + sum(1 / penalty.every for penalty in penalties))
+    return 1 / (1 + sum(1 / every for every in periods))

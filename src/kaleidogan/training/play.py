@@ -17,12 +17,16 @@ from kaleidogan.config import build
 from kaleidogan.data.datamodule import ImageData
 from kaleidogan.settings import Channels, Count, Positive, Resolution, Seed
 from kaleidogan.training import checkpoint as checkpoints
-from kaleidogan.training import runs
+from kaleidogan.training import runs, transfer
+from kaleidogan.training.callbacks.adaptive import steering
 from kaleidogan.training.callbacks.keep import Keep
 from kaleidogan.training.callbacks.preempt import Preempt, Stopped
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.logging import Wandb
 from kaleidogan.training.resume import check_changes, notes
+
+TRANSFER_ADA_KIMG = 100.0
+"""Thousands of images in which ADA's p can go from 0 to 1 when training begins with learnt weights."""
 
 
 def train(
@@ -38,6 +42,7 @@ def train(
     accumulate: Count,
     resume: str,
     optimized_metric: str | None,
+    init_from: str | None,
     optimized_direction: Literal["minimize", "maximize"] = "minimize",
     allow_changes: tuple[str, ...] = (),
     model: dict[str, Any],
@@ -64,6 +69,7 @@ def train(
         checkpoint_kimg: keep a checkpoint for good every so many thousand images; null: only the newest two.
         accumulate: parts into which a batch is cut to save memory.
         resume: auto: go on with the run of this name; never: refuse to; or a checkpoint or run to start from.
+        init_from: a run or checkpoint whose weights to begin with, as far as they fit; null: random ones.
         optimized_metric: what a sweep optimises and best.ckpt is kept by, e.g. loss/generator; null: nothing.
         optimized_direction: minimize or maximize it.
         allow_changes: settings that may differ from those of the checkpoint that training goes on from.
@@ -81,28 +87,25 @@ def train(
     Returns:
         The metric that a sweep optimises, if one is named.
     """
-    if model["batch_size"] % model["accumulate"]:
-        raise ValueError(
-            f"accumulate={model['accumulate']} does not divide batch_size={model['batch_size']} evenly"
-        )
     pictures = build(data)
     pictures.check()
+    gan, config = make_model(config, pictures)
+    kimg = config["kimg"]
     prefix = f"{choices['model']}-{_data_name(data, choices)}"
     run = runs.Run(name) if name is not None else runs.new_run(prefix)
-    config = {**config, "batch_size": model["batch_size"], "kimg": model["kimg"]}
     with run.lock():
         checkpoints.sweep(run.checkpoints)
         found = checkpoints.load_newest(run.checkpoint_to_resume(resume))
         if found is not None:
             check_changes(found[1], to_plain(config), allow_changes)
-            if (seen := images_seen(found[1])) >= model["kimg"] * 1000:
+            if (seen := images_seen(found[1])) >= kimg * 1000:
                 more = f"to go on, set kimg={2 * seen / 1000:g}"
                 run.say(f"run '{run.folder}' has reached its {seen / 1000:g} kimg; {more}")
                 return None
         about = f"# kaleidogan {__version__}, commit {runs.git_commit()}\n"
         run.record_start(about + yaml.safe_dump(to_plain(config), sort_keys=False), overrides)
         try:
-            lightning = play(run, config, pictures, found, allow_changes)
+            lightning = play(run, gan, config, pictures, found, allow_changes)
         except Stopped as stopped:
             run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} name={run.name}")
             sys.exit(128 + stopped.number)
@@ -116,18 +119,45 @@ def train(
     return metric(lightning, optimized_metric)
 
 
+def make_model(config: dict[str, Any], pictures: ImageData) -> tuple[GAN, dict[str, Any]]:
+    """Build the model, and fill in the numbers that it has chosen itself.
+
+    Raises:
+        ValueError: if the model does not fit the pictures, or the batch cannot be cut as asked.
+    """
+    if config["init_from"] is not None and (augment := config["model"].get("augment")):
+        # A network that has learnt elsewhere overfits sooner (Karras et al. 2020): let p rise faster.
+        augment.setdefault("kimg", None)
+        augment["kimg"] = augment["kimg"] or TRANSFER_ADA_KIMG
+    seed_everything(config["seed"])
+    gan: GAN = build(config["model"])
+    chosen = {key: gan.hparams[key] for key in config["model"] if key in gan.hparams}
+    config = {
+        **config,
+        "model": {**config["model"], **chosen},
+        **{key: chosen[key] for key in ("batch_size", "kimg")},
+    }
+    if chosen["batch_size"] % chosen["accumulate"]:
+        raise ValueError(
+            f"accumulate={chosen['accumulate']} does not divide batch_size={chosen['batch_size']} evenly"
+        )
+    if gan.generator.image_shape != (shape := pictures.image_shape):
+        raise ValueError(f"the model makes pictures of {gan.generator.image_shape}, the data has {shape}")
+    pictures.condition(getattr(gan.generator, "c_dim", 0))
+    return gan, config
+
+
 def play(
     run: runs.Run,
+    gan: GAN,
     config: dict[str, Any],
     pictures: ImageData,
     found: tuple[Path, checkpoints.Checkpoint] | None,
     allow_changes: tuple[str, ...],
 ) -> pl.Trainer:
-    """Build the parts that a configuration describes, and train."""
-    seed_everything(config["seed"])
-    gan = build(config["model"])
-    if gan.generator.image_shape != (shape := pictures.image_shape):
-        raise ValueError(f"the model makes pictures of {gan.generator.image_shape}, the data has {shape}")
+    """Build what steers, watches and records, and train."""
+    if found is None and config["init_from"] is not None:
+        transfer.begin_with(gan, Path(config["init_from"]), run)
     keep = Keep(
         run=run,
         config=to_plain(config),
@@ -141,7 +171,7 @@ def play(
     trainer: pl.Trainer = build(
         config["trainer"],
         folder=run.folder,
-        callbacks=[*callbacks.values(), keep, Preempt(keep)],
+        callbacks=[*steering(gan, run), *callbacks.values(), keep, Preempt(keep)],
         loggers=list(build(config["logger"] or {}, run=run).values()),
     )
     pictures.schedule(

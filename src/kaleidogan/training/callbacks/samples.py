@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
+from torch import Tensor
 
 from kaleidogan.sampling import Pixels, grid, latents, save_png, synthesize, to_uint8
 from kaleidogan.settings import Count
+from kaleidogan.training.augment.ada import ADA
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.logging import PictureLogger
 
@@ -19,10 +22,12 @@ class Samples(pl.Callback):
 
     Args:
         rows: of the grid, and columns; the pictures are those of seeds 0, 1, 2 ...
+        augmented: also save what ADA makes of the reals at p = 0, 0.2 ... 1, a row each.
     """
 
-    def __init__(self, *, rows: Count = 8) -> None:
+    def __init__(self, *, rows: Count = 8, augmented: bool = False) -> None:
         self._rows = rows
+        self._augmented = augmented
         self._reals: Pixels | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -31,6 +36,8 @@ class Samples(pl.Callback):
             return
         assert isinstance(pl_module, GAN)
         reals = trainer.datamodule.reals(self._columns(pl_module) ** 2)  # type: ignore[attr-defined]
+        if self._augmented:
+            save_png(_folder(trainer) / "augmented.png", augmented_reals(pl_module, reals))
         self._reals = grid([to_uint8(real) for real in reals], self._columns(pl_module))
         path = _folder(trainer) / "reals.png"
         if not path.exists():
@@ -65,12 +72,28 @@ class Samples(pl.Callback):
     def _sheet(self, gan: GAN) -> Pixels:
         columns = self._columns(gan)
         z = latents(range(columns**2), gan.generator.latent_dim)  # type: ignore[arg-type]
-        return grid([to_uint8(picture) for picture in synthesize(gan.average, z)], columns)
+        c = gan.trainer.datamodule.conditions(len(z))  # type: ignore[attr-defined]
+        return grid([to_uint8(picture) for picture in synthesize(gan.average, z, c)], columns)
 
     def _save(self, trainer: pl.Trainer, gan: GAN) -> None:
         sheet = self._sheet(gan)
         save_png(_folder(trainer) / f"kimg-{gan.images_seen / 1000:010.3f}.png", sheet)
         _log(trainer, "samples/fakes", sheet, gan.images_seen)
+
+
+def augmented_reals(gan: GAN, reals: Tensor) -> Pixels:
+    """What ADA makes of some reals, a row for each p from 0 to 1; the training's random numbers stay put."""
+    ada = next((part for part in gan.augment.modules() if isinstance(part, ADA)), None)
+    if ada is None:
+        raise ValueError("callbacks.samples.augmented=true needs augment=ada")
+    shown, before = reals[:8].to(gan.device), ada.p.clone()
+    pictures: list[Pixels] = []
+    with torch.random.fork_rng(), torch.no_grad():
+        for p in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
+            ada.p.fill_(p)
+            pictures += [to_uint8(picture) for picture in ada(shown)]
+    ada.p.copy_(before)
+    return grid(pictures, columns=len(shown))
 
 
 def _folder(trainer: pl.Trainer) -> Path:

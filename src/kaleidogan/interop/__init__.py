@@ -1,0 +1,1 @@
+"""Other projects' networks: theirs in, ours out."""
