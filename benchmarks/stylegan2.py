@@ -2,6 +2,8 @@
 
     python benchmarks/stylegan2.py --resolution 64 --batch 8            # bf16 and fp32
     python benchmarks/stylegan2.py --resolution 256 --batch 4 --profile
+    python benchmarks/stylegan2.py --precision bf16 --without convolutions    # or filters, finish
+    ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 python benchmarks/stylegan2.py        # bf16 without AMX
 
 The peak is the forward 3x3 convolution of 256 channels, 32 px, batch 8, channels_last, in the same precision.
 The share is the arithmetic of one lazily regularised iteration, 4.75 G + 8.375 D forward passes, over its
@@ -12,13 +14,17 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
 
+from kaleidogan.models import layers, ops
 from kaleidogan.training import ema
 from kaleidogan.training.augment.ada import ADA
 from kaleidogan.training.modules import StyleGAN2ADA
+from kaleidogan.training.trainer import keep_memory
 
 
 def seconds(run: Callable[[], object], rounds: int) -> float:
@@ -49,6 +55,41 @@ def forward_flop(gan: StyleGAN2ADA, resolution: int) -> tuple[int, int]:
         network.train()
         found.append(counter.get_total_flops())
     return found[0], found[1]
+
+
+def plain_filter(x: torch.Tensor, padding: int, gain: float = 1.0) -> torch.Tensor:
+    """The low-pass filter as PyTorch differentiates it."""
+    return F.conv2d(x, ops.fir(gain, x), padding=padding, groups=x.shape[1])
+
+
+def plain_upsample(x: torch.Tensor) -> torch.Tensor:
+    """Likewise, after zeros between the pixels."""
+    return F.conv_transpose2d(x, ops.fir(4.0, x), padding=1, stride=2, groups=x.shape[1])
+
+
+def plain_downsample(x: torch.Tensor) -> torch.Tensor:
+    """Likewise, then every second pixel."""
+    return F.conv2d(x, ops.fir(1.0, x), padding=1, stride=2, groups=x.shape[1])
+
+
+def plain_finish(
+    x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor, noise: torch.Tensor | None, slope: float
+) -> torch.Tensor:
+    """Scale, bias, noise and leaky ReLU, one after the other."""
+    y = x * scale[:, :, None, None] + bias[:, None, None]
+    return F.leaky_relu(y if noise is None else y + noise, slope)
+
+
+def replace_by_plain(name: str) -> None:
+    """Put PyTorch's own operations in the place of some of ours, to see what those are worth."""
+    if name == "convolutions":
+        ops.conv = layers.conv = F.conv2d  # type: ignore[assignment]
+        ops.conv_transpose = partial(F.conv_transpose2d, stride=2)  # type: ignore[assignment]
+    elif name == "filters":
+        ops.blur, ops.upsample, ops.downsample = plain_filter, plain_upsample, plain_downsample
+    elif name == "finish":
+        ops.finish = plain_finish
+        ops.modulate = lambda x, scale: x * scale[:, :, None, None]  # type: ignore[assignment]
 
 
 def make(options: argparse.Namespace, augmented: bool) -> StyleGAN2ADA:
@@ -135,8 +176,12 @@ def main() -> None:
     parser.add_argument("--precision", choices=["bf16", "fp32", "both"], default="both")
     parser.add_argument("--augment", action="store_true", help="with ADA, bgc at p = 0.3")
     parser.add_argument("--profile", action="store_true", help="also the operations that take longest")
+    parser.add_argument("--without", choices=["convolutions", "filters", "finish", "kept memory"])
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.without != "kept memory":
+        keep_memory()
+    replace_by_plain(options.without)
     gan = make(options, options.augment)
     real = torch.rand(options.batch, 3, options.resolution, options.resolution) * 2 - 1
     flop = forward_flop(gan, options.resolution)

@@ -1,12 +1,15 @@
 """The game, played by hand without a trainer where that is enough."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from kaleidogan.training.gan import GAN, frozen
 from kaleidogan.training.losses import R1, NonSaturating
-from kaleidogan.training.modules import DCGAN
+from kaleidogan.training.modules import DCGAN, StyleGAN2ADA
 
 
 class Point(nn.Module):
@@ -50,11 +53,16 @@ def game(**options) -> GAN:
         "ema_rampup": None,
     }
     gan = GAN(**{**defaults, **options})
+    play_alone(gan)
+    return gan
+
+
+def play_alone(gan: GAN) -> None:
+    """Give a model what it needs of a trainer."""
     optimizers = gan.configure_optimizers()
     gan.optimizers = lambda: optimizers
     gan.manual_backward = lambda loss: loss.backward()
     gan._trainer = type("Alone", (), {"world_size": 1})()
-    return gan
 
 
 def reals(count=4):
@@ -145,3 +153,39 @@ def test_a_module_works_without_hydra_and_is_read_back(train):
     assert back.images_seen == 48
     assert back.hparams.width == 4
     assert back.average.latent_dim == 8
+
+
+def test_a_module_that_was_trained_with_ada_is_read_back_without(train):
+    path = train(model="stylegan2_ada") / "checkpoints" / "last.ckpt"
+    back = StyleGAN2ADA.load_from_checkpoint(path)
+    assert back.images_seen == 48
+    assert back.hparams.r1_gamma == pytest.approx(0.0002 * 16 * 16 / 8)
+
+
+# The type checks that the tests run under cannot be compiled, so it has a process of its own.
+COMPILED = """
+import copy, torch
+from kaleidogan.training.modules import StyleGAN2ADA
+
+torch.manual_seed(0)
+options = {"resolution": 16, "channel_base": 64, "channel_max": 4, "latent_dim": 4, "w_dim": 4}
+plain = StyleGAN2ADA(**options, batch_size=4, r1_every=1, path_length_every=1)
+compiled = StyleGAN2ADA(**options, batch_size=4, r1_every=1, path_length_every=1)
+compiled.load_state_dict(copy.deepcopy(plain.state_dict()))
+compiled.compile_passes(backend="aot_eager")
+for gan in (plain, compiled):
+    optimizers = gan.configure_optimizers()
+    gan.optimizers = lambda optimizers=optimizers: optimizers
+    gan.manual_backward = lambda loss: loss.backward()
+    gan._trainer = type("Alone", (), {"world_size": 1})()
+    torch.manual_seed(1)
+    gan.training_step({"image": torch.rand(4, 3, 16, 16)}, 0)
+for (key, one), other in zip(plain.named_parameters(), compiled.parameters(), strict=True):
+    torch.testing.assert_close(one, other, msg=key)
+assert plain.state_dict().keys() == compiled.state_dict().keys()
+"""
+
+
+@pytest.mark.slow
+def test_compiled_passes_play_the_same_game():
+    subprocess.run([sys.executable, "-c", COMPILED], check=True)

@@ -46,8 +46,13 @@ class Dense(nn.Module):
     def forward(self, x: Float[Tensor, "n i"]) -> Float[Tensor, "n o"]:
         """The features of each row."""
         gain = self.rate * (GAIN if self.activate else 1.0)
-        scaled = self.weight * (gain / math.sqrt(self.weight.shape[1]))
-        y = F.linear(x.to(scaled.dtype), scaled, self.bias * gain)
+        # The product is scaled, not the weights: there are more of those.
+        y = torch.addmm(
+            self.bias * gain,
+            x.to(self.weight.dtype),
+            self.weight.T,
+            alpha=gain / math.sqrt(self.weight.shape[1]),
+        )
         return F.leaky_relu(y, SLOPE, inplace=True) if self.activate else y
 
 

@@ -63,21 +63,20 @@ class _Upsample(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: float) -> Tensor:
         ctx.gain = gain
-        return F.conv2d(_spread(x), fir(gain, x), padding=2, groups=x.shape[1])
+        kernel = fir(gain, x)
+        n, c, h, w = x.shape
+        y = torch.empty(
+            (n, c, 2 * h, 2 * w), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+        )
+        # An even row of the output sees the filter's even taps, an odd one the odd; so do the columns.
+        for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            part = F.conv2d(x, kernel[:, :, row::2, column::2], padding=1, groups=c)
+            y[:, :, row::2, column::2] = part[:, :, row : row + h, column : column + w]
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return _Downsample.apply(gradients[0]) * ctx.gain, None
-
-
-def _spread(x: Tensor) -> Tensor:
-    """Put a zero after each pixel but the last, in both directions."""
-    n, c, h, w = x.shape
-    spread = x.new_zeros(n, c, 2 * h - 1, 2 * w - 1)
-    if x.is_contiguous(memory_format=torch.channels_last):
-        spread = spread.to(memory_format=torch.channels_last)
-    spread[:, :, ::2, ::2] = x
-    return spread
 
 
 def blur(x: Float[Tensor, "n c h w"], padding: int, gain: float = 1.0) -> Float[Tensor, "n c h2 w2"]:

@@ -27,7 +27,10 @@ def resolve(resolution: tuple[int, int], gpus: int = 1, batch_size: int | None =
     area = resolution[0] * resolution[1]
     side = round(math.sqrt(area))
     if batch_size is None:
-        batch_size = max(min(gpus * min(4096 // side, 32), 64), gpus)
+        each = min(4096 // side, 32)
+        # Whole groups of the minibatch deviation: 5, as at 768 px, would make groups of one, with none.
+        each -= each % 4 if each > 4 else 0
+        batch_size = max(min(gpus * each, 64), gpus)
     return Numbers(
         batch_size=batch_size,
         mbstd_group=max(1, min(batch_size // gpus, 4)),

@@ -74,6 +74,15 @@ class GAN(pl.LightningModule):
         self.ema_rampup = ema_rampup
         self.images_seen = 0
         self.batches_seen = 0
+        # In a tuple, since a network that is registered twice would be saved twice.
+        self._passes = (generator, discriminator)
+
+    def compile_passes(self, backend: str = "inductor") -> None:
+        """Compile the passes that are differentiated once.
+
+        The penalties run the networks as they are: PyTorch does not differentiate compiled code twice.
+        """
+        self._passes = tuple(torch.compile(network, backend=backend) for network in self._passes)  # type: ignore[assignment]
 
     def get_extra_state(self) -> dict[str, int]:
         """The clock, for the checkpoint. Whole numbers here: a buffer would wait for the GPU each batch."""
@@ -83,6 +92,12 @@ class GAN(pl.LightningModule):
         """Set the clock from a checkpoint."""
         self.images_seen = state["images_seen"]
         self.batches_seen = state["batches_seen"]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let `load_from_checkpoint` leave out the augmentation, which is no hyper-parameter."""
+        if not self.augment.state_dict():
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {k: v for k, v in state.items() if not k.startswith("augment.")}
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam for the generator and for the discriminator, whose rates allow for their lazy penalties."""
@@ -144,8 +159,8 @@ class GAN(pl.LightningModule):
         scalars: Scalars = {}
         for real, c in parts:
             fake = self.fakes(len(real), c)
-            real_logits = self.critic(real, c).float()
-            fake_logits = self.critic(fake, c).float()
+            real_logits = self._passes[1](self.augment(real), c).float()
+            fake_logits = self._passes[1](self.augment(fake), c).float()
             loss = self.adversarial.discriminator(real_logits, fake_logits)
             self.differentiate(loss / len(parts))
             part = {
@@ -176,7 +191,8 @@ class GAN(pl.LightningModule):
         scalars: Scalars = {}
         with frozen(self.discriminator):
             for real, c in parts:
-                logits = self.critic(self.generator(self.latents(len(real)), c), c).float()
+                fake = self._passes[0](self.latents(len(real)), c)
+                logits = self._passes[1](self.augment(fake), c).float()
                 loss = self.adversarial.generator(logits)
                 self.differentiate(loss / len(parts))
                 _add(scalars, {"loss/generator": loss}, 1 / len(parts))
@@ -221,14 +237,14 @@ class GAN(pl.LightningModule):
         ema.update(self.average, self.generator, keep)
 
     def critic(self, image: Tensor, c: Tensor | None = None) -> Tensor:
-        """The discriminator as it sees the world: through the augmentation."""
+        """The discriminator as it sees the world: through the augmentation; for the penalties."""
         logits: Tensor = self.discriminator(self.augment(image), c)
         return logits
 
     @torch.no_grad()
     def fakes(self, count: int, c: Tensor | None = None) -> Tensor:
         """Pictures of the generator, for the discriminator to judge."""
-        pictures: Tensor = self.generator(self.latents(count), c)
+        pictures: Tensor = self._passes[0](self.latents(count), c)
         return pictures
 
     def latents(self, count: int) -> Tensor:

@@ -45,6 +45,7 @@ def train(
     init_from: str | None,
     optimized_direction: Literal["minimize", "maximize"] = "minimize",
     allow_changes: tuple[str, ...] = (),
+    compile: bool = False,
     model: dict[str, Any],
     data: dict[str, Any],
     trainer: dict[str, Any],
@@ -73,6 +74,7 @@ def train(
         optimized_metric: what a sweep optimises and best.ckpt is kept by, e.g. loss/generator; null: nothing.
         optimized_direction: minimize or maximize it.
         allow_changes: settings that may differ from those of the checkpoint that training goes on from.
+        compile: compile the passes without penalties; for CUDA, where it saves time.
         model: who plays.
         data: what the pictures are.
         trainer: on which machine.
@@ -104,6 +106,8 @@ def train(
                 return None
         about = f"# kaleidogan {__version__}, commit {runs.git_commit()}\n"
         run.record_start(about + yaml.safe_dump(to_plain(config), sort_keys=False), overrides)
+        if chosen := [f"{k}={v:g}" for k, v in config["model"].items() if model.get(k, v) is None and v]:
+            run.say(f"the model's own choice here: {', '.join(chosen)}")
         try:
             lightning = play(run, gan, config, pictures, found, allow_changes)
         except Stopped as stopped:
@@ -125,10 +129,10 @@ def make_model(config: dict[str, Any], pictures: ImageData) -> tuple[GAN, dict[s
     Raises:
         ValueError: if the model does not fit the pictures, or the batch cannot be cut as asked.
     """
-    if config["init_from"] is not None and (augment := config["model"].get("augment")):
+    augment = config["model"].get("augment") or {}
+    if config["init_from"] is not None and "kimg" in augment and augment["kimg"] is None:
         # A network that has learnt elsewhere overfits sooner (Karras et al. 2020): let p rise faster.
-        augment.setdefault("kimg", None)
-        augment["kimg"] = augment["kimg"] or TRANSFER_ADA_KIMG
+        augment["kimg"] = TRANSFER_ADA_KIMG
     seed_everything(config["seed"])
     gan: GAN = build(config["model"])
     chosen = {key: gan.hparams[key] for key in config["model"] if key in gan.hparams}
@@ -174,6 +178,10 @@ def play(
         callbacks=[*steering(gan, run), *callbacks.values(), keep, Preempt(keep)],
         loggers=list(build(config["logger"] or {}, run=run).values()),
     )
+    if config["compile"]:
+        if trainer.strategy.root_device.type != "cuda":
+            raise ValueError("compile=true needs CUDA: a processor gains nothing by it (measured)")
+        gan.compile_passes()
     pictures.schedule(
         batch_size=config["batch_size"],
         tick=max(1, round(config["tick_kimg"] * 1000)),

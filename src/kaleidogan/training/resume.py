@@ -20,6 +20,8 @@ FREE = (
     "callbacks",
     "logger",
     "trainer",
+    "compile",
+    "init_from",
     "model.kimg",
     "data.path",
     "data.root",

@@ -1,15 +1,18 @@
 """Transfer: begin a training with another one's weights, as far as they fit."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from kaleidogan.training import checkpoint as checkpoints
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.runs import Run, find_checkpoints
 
 NETWORKS = ("generator.", "discriminator.", "average.")
+BLOCK = re.compile(r"(discriminator\.blocks\.)(\d+)\.")
 
 
 def begin_with(gan: GAN, path: Path, run: Run) -> None:
@@ -37,21 +40,34 @@ def begin_with(gan: GAN, path: Path, run: Run) -> None:
 
 
 @torch.no_grad()
-def copy_fitting(gan: GAN, theirs: dict[str, Tensor]) -> tuple[list[str], list[str]]:
-    """Copy each tensor of the networks that has the same name and shape.
+def copy_fitting(gan: GAN, theirs: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Copy each tensor of the networks that has the same place and shape.
 
     Returns:
         The names that were copied, and a line for each that was not: why.
     """
     copied, kept = [], []
-    for name, own in gan.state_dict().items():
+    state, found = gan.state_dict(), by_place(theirs)
+    for place, name in by_place(state).items():
         if not name.startswith(NETWORKS):
             continue
-        if name not in theirs:
+        own = state[name]
+        if place not in found:
             kept.append(f"{name} {tuple(own.shape)}: not there")
-        elif theirs[name].shape != own.shape:
-            kept.append(f"{name} {tuple(own.shape)}: {tuple(theirs[name].shape)} there")
+        elif (there := theirs[found[place]]).shape != own.shape:
+            kept.append(f"{name} {tuple(own.shape)}: {tuple(there.shape)} there")
         else:
-            own.copy_(theirs[name])
+            own.copy_(there)
             copied.append(name)
     return copied, kept
+
+
+def by_place(names: Iterable[str]) -> dict[str, str]:
+    """Name each tensor by its place: a discriminator's block by how many follow it.
+
+    A block is numbered from the picture inwards, and has the same sizes as another network's where as many
+    follow.
+    """
+    names = list(names)
+    last = max((int(block[2]) for name in names if (block := BLOCK.match(name))), default=0)
+    return {BLOCK.sub(lambda block: f"{block[1]}{last - int(block[2])}.", name): name for name in names}

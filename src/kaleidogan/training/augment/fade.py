@@ -1,5 +1,6 @@
 """A blur that fades during the first images, before the discriminator and its augmentation."""
 
+import torch
 from jaxtyping import Float
 from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
@@ -36,4 +37,11 @@ class Fade(nn.Module):
         # The reflection must not be wider than the picture.
         radius = min(round(3 * self.sigma) or 1, *(side - 1 for side in images.shape[2:]))
         size = 2 * radius + 1
-        return gaussian_blur2d(images.float(), (size, size), (self.sigma, self.sigma)).to(images.dtype)
+        # Autocast would round the pictures to bfloat16, even where ADA keeps them from it.
+        with torch.autocast(images.device.type, enabled=False):
+            blurred = gaussian_blur2d(
+                images.to(torch.promote_types(images.dtype, torch.float32)),
+                (size, size),
+                (self.sigma, self.sigma),
+            )
+        return blurred.to(images.dtype)

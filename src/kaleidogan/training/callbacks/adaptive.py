@@ -70,7 +70,8 @@ class Adapt(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say aloud once that p can rise no more."""
-        if self._ada.adaptive and not self._has_warned and float(self._ada.p) >= self._ada.max_p:
+        # Compared as tensors: in single precision 0.7 is less than Python's.
+        if self._ada.adaptive and not self._has_warned and bool(self._ada.p >= self._ada.max_p):
             self._has_warned = True
             self._run.say(
                 f"warning: augment.p has reached {self._ada.max_p:g} and the discriminator still overfits "
