@@ -207,9 +207,9 @@ def test_p_rises_in_a_run_as_its_metrics_say(train):
     found = rows(run)
     state = checkpoint.load(run / "checkpoints" / "last.ckpt")["state_dict"]
     # A step is 8 images of 100; the last tick's mean is that of its two batches.
-    steps = float(state["augment.0.p"]) / 0.08
+    steps = float(state["augment.augment.p"]) / 0.08
     assert steps == pytest.approx(round(steps))
-    assert abs(float(found[-1]["augment/p"]) - float(state["augment.0.p"])) <= 0.04 + 1e-6
+    assert abs(float(found[-1]["augment/p"]) - float(state["augment.augment.p"])) <= 0.04 + 1e-6
     assert -1 <= float(found[-1]["augment/r_t"]) <= 1
 
 
@@ -233,16 +233,14 @@ def test_a_fixed_p_stays_through_a_run(train):
 
 
 def test_the_preview_of_augmentations_changes_nothing_in_the_training(train, capsys):
-    settings = ("callbacks.samples.augmented=true", "augment.p=0.5")
-    plain, shown = train(*BRIEF, settings[1], name="a", model="stylegan2_ada"), None
-    shown = train(*BRIEF, *settings, name="b", model="stylegan2_ada")
-    one, other = (
-        checkpoint.load(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (plain, shown)
-    )
+    ask = "callbacks.samples.augmented=true"
+    plain = train(*BRIEF, "augment.p=0.5", name="a", model="stylegan2_ada")
+    shown = train(*BRIEF, "augment.p=0.5", ask, name="b", model="stylegan2_ada")
+    one, other = (checkpoint.load(run / "checkpoints" / "last.ckpt")["state_dict"] for run in (plain, shown))
     for key, value in one.items():
         assert torch.equal(value, other[key]) if isinstance(value, torch.Tensor) else value == other[key]
     assert (shown / "samples" / "augmented.png").exists()
     assert not (plain / "samples" / "augmented.png").exists()
     with pytest.raises(SystemExit):
-        train(*BRIEF, settings[0], "augment=none", name="c", model="stylegan2_ada")
+        train(*BRIEF, ask, "augment=none", name="c", model="stylegan2_ada")
     assert "callbacks.samples.augmented=true needs augment=ada" in capsys.readouterr().err

@@ -6,7 +6,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch.profiler import ProfilerActivity, profile
 
 from kaleidogan.models.convolutions import conv, conv_transpose, without_weight_gradients
-from kaleidogan.training.losses import R1
+from kaleidogan.models.stylegan2 import Generator
+from kaleidogan.training.losses import R1, PathLength
 
 CONVOLUTIONS = [
     # kernel, stride, padding, (height, width)
@@ -153,6 +154,13 @@ def test_the_economy_computes_no_weights_gradient_and_changes_none():
     ):
         assert one.abs().sum() > 0
         torch.testing.assert_close(one, other)
+
+
+def test_both_penalties_are_economical():
+    weights, images = weights_of_a_critic(), torch.randn(2, 3, 16, 16)
+    assert count_weight_gradients(lambda: R1(1.0)(lambda x: criticise(x, weights), images)) == 0
+    generator = Generator(resolution=(12, 12), channel_base=64, channel_max=4, latent_dim=4, w_dim=4)
+    assert count_weight_gradients(lambda: PathLength()(generator, torch.randn(4, 4))) == 0
 
 
 def test_the_economy_ends_after_an_error():

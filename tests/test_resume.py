@@ -93,3 +93,11 @@ def test_the_best_and_every_so_many_are_kept(train):
     losses = [float(row["loss/discriminator"]) for row in rows(run)]
     best = checkpoint.load(run / "checkpoints" / "best.ckpt")
     assert best["callbacks"]["Keep"]["best"] == pytest.approx(min(losses))
+
+
+@pytest.mark.parametrize("change", ["augment=none", "augment=diffaugment", "model.path_length_weight=0"])
+def test_what_steers_may_change_when_it_is_allowed(train, capsys, change):
+    train("kimg=0.016", model="stylegan2_ada")
+    key = change.partition("=")[0]
+    train("kimg=0.032", change, f"allow_changes=[{key},model.augment]", model="stylegan2_ada")
+    assert "is left behind, since settings were allowed to change" in capsys.readouterr().out

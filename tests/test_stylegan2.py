@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kaleidogan.models.stylegan2 import Discriminator, Generator, stage_channels, stage_sizes
+from kaleidogan.models.stylegan2 import Discriminator, Generator, is_residual, stage_channels, stage_sizes
 from kaleidogan.training.losses import R1, PathLength
 from kaleidogan.training.modules import StyleGAN2ADA
 
@@ -366,3 +366,14 @@ def test_gradients_in_bf16_point_the_way_of_those_in_fp32(kind):
     half, exact = (gradient(gan, kind, reals, half=half) for half in (True, False))
     assert torch.cosine_similarity(half, exact, dim=0) >= 0.995
     assert half.norm() / exact.norm() == pytest.approx(1, abs=0.05)
+
+
+def test_a_batch_without_groups_is_refused():
+    with pytest.raises(ValueError, match="7 pictures at a time"):
+        StyleGAN2ADA(resolution=16, channel_base=64, channel_max=4, batch_size=7)
+    StyleGAN2ADA(resolution=16, channel_base=64, channel_max=4, batch_size=7, mbstd_group=1)
+
+
+def test_an_unknown_architecture_is_refused():
+    with pytest.raises(ValueError, match="architecture 'resnt' is neither resnet nor skip"):
+        is_residual("resnt", "skip")

@@ -148,7 +148,28 @@ def test_frozen_layers_keep_their_weights_to_the_bit_and_others_move(brief):
 
 def test_freezing_every_layer_is_refused(brief, capsys):
     # 1 from the picture, 3 in each of 2 blocks, a convolution and 2 dense ones.
+    source = brief(name="source")
     with pytest.raises(SystemExit):
-        brief("model.freeze_layers=10", name="a")
+        brief("model.freeze_layers=10", f"init_from={source}", name="a")
     assert "freeze_layers=10: the discriminator has 10, and one has to learn" in capsys.readouterr().err
-    brief("model.freeze_layers=9", name="b")
+    brief("model.freeze_layers=9", f"init_from={source}", name="b")
+
+
+def test_freezing_what_has_not_learnt_is_refused(brief, capsys):
+    with pytest.raises(SystemExit):
+        brief("model.freeze_layers=2", name="a")
+    assert "set init_from=RUN" in capsys.readouterr().err
+
+
+def test_to_begin_and_to_go_on_at_once_is_refused(brief, capsys):
+    source = brief(name="source")
+    with pytest.raises(SystemExit):
+        brief(f"resume={source}", f"init_from={source}", name="a")
+    assert "set one of them" in capsys.readouterr().err
+
+
+def test_the_copied_average_is_not_ramped_away(brief):
+    source = brief(name="source")
+    run = brief(f"init_from={source}", name="a")
+    config = checkpoint.load(run / "checkpoints" / "last.ckpt")["config"]
+    assert config["model"]["ema_rampup"] is None

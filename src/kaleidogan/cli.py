@@ -97,7 +97,7 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", text, re.I):
         return (
             f"out of memory: {first}\nlower batch_size, or play it in parts with accumulate=2 (or 4 ...), "
-            "or lower model.width or resolution; the last checkpoint is good"
+            "or lower model.width (model.channel_max) or resolution; the last checkpoint is good"
         )
     if re.search(r"DataLoader worker .*(killed|exited unexpectedly)", text):
         return f"a data worker died: {first}\nthe last checkpoint is good; start again to go on"

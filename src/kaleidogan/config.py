@@ -161,7 +161,7 @@ def nearest(word: str, valid: list[str]) -> str | None:
 
 def _convert(value: Any, parameter: Parameter, where: str, problems: list[str]) -> Any:
     """Check one value against its type, and turn an integer into the float that is meant."""
-    kinds = (parameter.type, *typing.get_args(parameter.type))
+    kinds, shown = (parameter.type, *typing.get_args(parameter.type)), value
     if isinstance(value, str) and {typing.get_origin(kind) for kind in kinds} & {tuple, list}:
         value = [value]  # one word where several may stand
     try:
@@ -170,14 +170,27 @@ def _convert(value: Any, parameter: Parameter, where: str, problems: list[str]) 
         if value is None:
             problems.append(_missing(where, parameter))
             return None
-        reasons = dict.fromkeys(entry["msg"].removeprefix("Value error, ") for entry in error.errors())
+        allowed, given = _words(parameter.type), value if isinstance(value, list) else [value]
+        entries = error.errors()
+        if isinstance(value, list):
+            # Where a word is wrong, it is not because it should be one.
+            entries = [entry for entry in entries if entry["type"] == "literal_error"] or entries
+        reasons = dict.fromkeys(entry["msg"].removeprefix("Value error, ") for entry in entries)
         says = " or ".join(reason[0].lower() + reason[1:] for reason in reasons)
-        allowed = [str(option) for option in typing.get_args(parameter.type)]
-        near = nearest(str(value), allowed) if typing.get_origin(parameter.type) is typing.Literal else None
-        problem = f"{parameter.name}={value}: {says}" + (f"; did you mean {near}?" if near else "")
-        if problem not in problems:
-            problems.append(where.removesuffix(parameter.name) + problem)
+        wrong = next((str(word) for word in given if str(word) not in allowed), "")
+        near = nearest(wrong, allowed)
+        problem = f"{where}={shown}: {says}" + (f"; did you mean {near}?" if near else "")
+        # What is passed on to a part is reported where it was typed.
+        if not any(problem == known or problem.endswith(f".{known}") for known in problems):
+            problems.append(problem)
         return None
+
+
+def _words(type_: Any) -> list[str]:
+    """The words that a setting may be, alone or in a list."""
+    if typing.get_origin(type_) is typing.Literal:
+        return [str(option) for option in typing.get_args(type_)]
+    return [word for part in typing.get_args(type_) for word in _words(part)]
 
 
 @functools.cache

@@ -11,6 +11,8 @@ from pydantic import AfterValidator, AllowInfNan, BeforeValidator
 MAX_BASE = 16
 MIN_BASE = 3
 MIN_DOUBLINGS = 2
+SMALLEST_SIDE = 12
+LARGEST_SIDE = 2048
 
 
 def split_resolution(height: int, width: int) -> tuple[tuple[int, int], int]:
@@ -72,6 +74,9 @@ def _as_size(value: object) -> tuple[int, int]:
 
 
 def _is_valid_size(value: tuple[int, int]) -> tuple[int, int]:
+    for side in value:
+        if not SMALLEST_SIDE <= side <= LARGEST_SIDE:
+            raise ValueError(f"a side of {side} px is not between {SMALLEST_SIDE} and {LARGEST_SIDE}")
     split_resolution(*value)
     return value
 

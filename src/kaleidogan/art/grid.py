@@ -44,7 +44,9 @@ def save_grid(
     for seed, image in zip(numbers, made, strict=True):
         pictures.append(to_uint8(image))
         save_png(
-            folder / f"seed{seed:04d}.png", pictures[-1], provenance(trained, seed, psi=psi, label=label)
+            folder / f"seed{seed:04d}.png",
+            pictures[-1],
+            provenance(trained, seed, psi=psi, label=label, cutoff=cutoff, noise=noise),
         )
     sheet = grid(pictures, columns)
     save_png(folder / "grid.png", sheet, {"seeds": seeds, "checkpoint": trained.digest})

@@ -80,9 +80,9 @@ def ours(name: str, value: ArrayLike) -> ArrayLike:
 
 def generator_name(name: str, levels: list[int]) -> str:
     """Our name for a tensor of the official generator; `levels` are the blocks' sides."""
-    name = re.sub(
-        r"^synthesis\.b(\d+)\.", lambda match: f"blocks.{levels.index(int(match[1]))}.", name
-    ).replace(".torgb.", ".to_picture.")
+    name = re.sub(r"^synthesis\.b(\d+)\.", lambda match: _block(match, levels), name).replace(
+        ".torgb.", ".to_picture."
+    )
     return _mapping_name(name).replace("map.w_avg", "w_avg")
 
 
@@ -93,9 +93,13 @@ def discriminator_name(name: str, levels: list[int]) -> str:
         return name.replace(first, "from_picture.")
     if name.startswith(last):
         return name.removeprefix(last).replace("fc.", "dense.")
-    return _mapping_name(
-        re.sub(r"^b(\d+)\.", lambda match: f"blocks.{levels[::-1].index(int(match[1]))}.", name)
-    )
+    return _mapping_name(re.sub(r"^b(\d+)\.", lambda match: _block(match, levels[::-1]), name))
+
+
+def _block(match: re.Match[str], levels: list[int]) -> str:
+    """Our name for a block of theirs; a block that our network has not keeps its name, for the message."""
+    side = int(match[1])
+    return f"blocks.{levels.index(side)}." if side in levels else match[0]
 
 
 def _mapping_name(name: str) -> str:

@@ -48,11 +48,11 @@ def without_weight_gradients() -> Iterator[None]:
     They are not asked for there, but a Function cannot know that. The graph that is made of such a gradient
     still leads back to the weights.
     """
-    _economy["weights"] = False
+    before, _economy["weights"] = _economy["weights"], False
     try:
         yield
     finally:
-        _economy["weights"] = True
+        _economy["weights"] = before
 
 
 class _Conv(torch.autograd.Function):

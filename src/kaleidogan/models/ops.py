@@ -244,7 +244,7 @@ def minibatch_std(x: Float[Tensor, "n c h w"], group: int) -> Float[Tensor, "n c
     """
     n, _, h, w = x.shape
     size = next(g for g in range(min(group, n), 0, -1) if n % g == 0)
-    grouped = x.float().reshape(size, n // size, -1)
+    grouped = x.to(torch.promote_types(x.dtype, torch.float32)).reshape(size, n // size, -1)
     deviation = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=1)
     channel = deviation.repeat(size)[:, None, None, None].expand(n, 1, h, w)
     return torch.cat([x, channel.to(x.dtype)], dim=1)

@@ -35,6 +35,17 @@ def stage_channels(resolution: tuple[int, int], channel_base: int, channel_max: 
     return [max(1, min(channel_base // side, channel_max)) for side in sides]
 
 
+def is_residual(architecture: str, other: str) -> bool:
+    """Whether a network has shortcuts: "resnet"; or not: its other architecture.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if architecture not in ("resnet", other):
+        raise ValueError(f"architecture '{architecture}' is neither resnet nor {other}")
+    return architecture == "resnet"
+
+
 class SynthesisBlock(nn.Module):
     """Doubles the features' sides, refines them, and adds its part to the picture.
 
@@ -123,7 +134,7 @@ class Generator(nn.Module):
         super().__init__()
         sizes = stage_sizes(resolution)
         widths = stage_channels(resolution, channel_base, channel_max)
-        residual = generator_architecture == "resnet"
+        residual = is_residual(generator_architecture, "skip")
         self.latent_dim = latent_dim
         self.w_dim = w_dim
         self.c_dim = c_dim
@@ -264,7 +275,7 @@ class Discriminator(nn.Module):
         super().__init__()
         height, width = stage_sizes(resolution)[0]
         widths = stage_channels(resolution, channel_base, channel_max)[::-1]
-        residual = discriminator_architecture == "resnet"
+        residual = is_residual(discriminator_architecture, "orig")
         deepest = widths[-1]
         self.mbstd_group = mbstd_group
         self.from_picture = Conv(channels, widths[0], 1)

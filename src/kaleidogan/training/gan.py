@@ -34,7 +34,9 @@ class GAN(pl.LightningModule):
         learning_rate: of both players' Adam.
         betas: likewise.
         d_steps: discriminator steps, each on a batch of its own, for one generator step.
-        accumulate: parts into which a batch is cut to save memory; the gradients are those of the whole.
+        accumulate: parts into which a batch is cut to save memory. The gradients are those of the whole, but
+            for what looks at several pictures at once: batch norm, the minibatch deviation and the running
+            mean of path lengths see a part at a time.
         ema_kimg: half-life of the averaged generator, in thousands of images.
         ema_rampup: the half-life is at most this share of the images seen; None: no limit.
     """

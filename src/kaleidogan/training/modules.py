@@ -171,6 +171,7 @@ class StyleGAN2ADA(GAN):
         ema_kimg = published.ema_kimg if ema_kimg is None else ema_kimg
         mbstd_group = published.mbstd_group if mbstd_group is None else mbstd_group
         batch_size = published.batch_size
+        _check_groups(batch_size // accumulate, mbstd_group)
         options = {**locals(), "resolution": size}  # with the numbers that were null resolved
         path_length = PathLength(path_length_weight, path_length_every, path_length_shrink)
         super().__init__(
@@ -192,6 +193,19 @@ class StyleGAN2ADA(GAN):
         self.save_hyperparameters(ignore=["augment"], logger=False)
 
 
+def _check_groups(part: int, group: int) -> None:
+    """Refuse a part of a batch that the minibatch deviation could only look at picture by picture.
+
+    Raises:
+        ValueError: names the number of pictures and the remedy.
+    """
+    if group > 1 and not any(part % size == 0 for size in range(2, group + 1)):
+        raise ValueError(
+            f"{part} pictures at a time (batch_size / accumulate) cannot be cut into groups of 2 to {group}, "
+            "which the minibatch deviation is found over: take an even number, or set model.mbstd_group=1"
+        )
+
+
 def _build(network: type[nn.Module], options: dict[str, Any]) -> nn.Module:
     """Build a network from those of a model's options that it takes."""
     return network(**{key: options[key] for key in inspect.signature(network).parameters if key in options})
@@ -199,8 +213,12 @@ def _build(network: type[nn.Module], options: dict[str, Any]) -> nn.Module:
 
 def _augment(augment: nn.Module | None, blur_sigma: float, blur_fade_kimg: float) -> nn.Module:
     """What stands before the discriminator: a blur that fades, if any, then the augmentation, if any."""
-    parts = [Fade(blur_sigma, blur_fade_kimg)] if blur_sigma > 0 else []
-    return nn.Sequential(*parts, *([augment] if augment is not None else []))
+    pipe = nn.Sequential()
+    if blur_sigma > 0:
+        pipe.add_module("blur", Fade(blur_sigma, blur_fade_kimg))
+    if augment is not None:
+        pipe.add_module("augment", augment)
+    return pipe
 
 
 def _freeze(discriminator: nn.Module, count: int) -> nn.Module:

@@ -133,6 +133,15 @@ def make_model(config: dict[str, Any], pictures: ImageData) -> tuple[GAN, dict[s
     if config["init_from"] is not None and "kimg" in augment and augment["kimg"] is None:
         # A network that has learnt elsewhere overfits sooner (Karras et al. 2020): let p rise faster.
         augment["kimg"] = TRANSFER_ADA_KIMG
+    if config["init_from"] is not None:
+        # The copied average is worth more than what the half-life's ramp would make of it at once.
+        config["model"]["ema_rampup"] = None
+        if config["resume"] not in ("auto", "never"):
+            raise ValueError(
+                "resume=PATH goes on with a training, init_from=PATH begins one: set one of them"
+            )
+    elif config["model"].get("freeze_layers") and config["resume"] in ("auto", "never"):
+        raise ValueError("model.freeze_layers keeps weights that have learnt: set init_from=RUN, too")
     seed_everything(config["seed"])
     gan: GAN = build(config["model"])
     chosen = {key: gan.hparams[key] for key in config["model"] if key in gan.hparams}

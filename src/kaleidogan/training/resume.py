@@ -21,7 +21,6 @@ FREE = (
     "logger",
     "trainer",
     "compile",
-    "init_from",
     "model.kimg",
     "data.path",
     "data.root",

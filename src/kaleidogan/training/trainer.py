@@ -12,13 +12,11 @@ import torch
 
 from kaleidogan.settings import Count
 
-Precision = Literal["auto", "32-true", "bf16-mixed"]
-
 
 def trainer(
     *,
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = "auto",
-    precision: Precision = "auto",
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto",
     threads: Count | None = None,
     folder: Path,
     callbacks: list[pl.Callback],
@@ -59,7 +57,7 @@ def trainer(
     )
 
 
-def best_precision(accelerator: str) -> Precision:
+def best_precision(accelerator: str) -> Literal["32-true", "bf16-mixed"]:
     """bf16-mixed where the hardware computes with it, else 32-true."""
     if accelerator != "cpu" and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"

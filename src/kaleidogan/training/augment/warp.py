@@ -121,7 +121,7 @@ def probe(device: torch.device | str) -> None:
     They differentiate the sampling twice, which older versions of PyTorch cannot.
 
     Raises:
-        RuntimeError: if this PyTorch has no second derivative of it there.
+        ValueError: if this PyTorch has no second derivative of it there.
     """
     images = torch.rand(1, 1, 4, 4, device=device, requires_grad=True)
     where = torch.rand(1, 4, 4, 2, device=device)
@@ -130,7 +130,7 @@ def probe(device: torch.device | str) -> None:
         (gradient,) = torch.autograd.grad(sampled.square().sum(), images, create_graph=True)
         torch.autograd.grad(gradient.square().sum(), images)
     except RuntimeError as error:
-        raise RuntimeError(
+        raise ValueError(
             f"PyTorch {torch.__version__} cannot differentiate grid_sample twice on {device}, which gradient "
             "penalties need with ADA; 2.13 and later can"
         ) from error

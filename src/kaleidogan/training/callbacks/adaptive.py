@@ -63,7 +63,7 @@ class Adapt(pl.Callback):
             self._r_t = self._signs / self._images
             if self._ada.adaptive:
                 step = self._images / (self._ada.kimg * 1000)
-                self._ada.p += (self._r_t - self._ada.target).sign() * step
+                self._ada.p += (self._r_t - self._ada.target).sign().nan_to_num() * step
                 self._ada.p.clamp_(0.0, self._ada.max_p)
             self._signs, self._images = torch.zeros_like(self._signs), 0
         outputs["augment/p"], outputs["augment/r_t"] = self._ada.p.clone(), self._r_t

@@ -16,6 +16,9 @@ from kaleidogan.training.callbacks.health import is_finite
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.runs import Run, git_commit
 
+STEERED = ("augment.", "generator_penalties.")
+"""What of a model's state comes and goes with settings that may be allowed to change."""
+
 
 class Keep(pl.Callback):
     """Writes `last.ckpt` at every tick, moves the one before to `previous.ckpt`, and restores from one.
@@ -66,11 +69,30 @@ class Keep(pl.Callback):
             self._announce_disk_use(pl_module)
         if self._resumed is not None:
             resume.check_data(self._resumed, fingerprint(trainer), self._allowed)
-            pl_module.load_state_dict(self._resumed["state_dict"])
+            self._load(pl_module, self._resumed["state_dict"])
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
                 state = self._resumed["callbacks"].get(type(callback).__name__)
                 if state is not None:
                     callback.load_state_dict(state)
+
+    def _load(self, gan: GAN, state: dict[str, Any]) -> None:
+        """Load the networks whole; of the augmentation and the penalties, what is there and there was.
+
+        Raises:
+            ValueError: if the networks are not the checkpoint's.
+        """
+        try:
+            found = gan.load_state_dict(state, strict=False)
+        except RuntimeError as error:  # other shapes
+            raise ValueError(f"the checkpoint does not fit this model: {error}") from error
+        networks = [
+            key for key in (*found.missing_keys, *found.unexpected_keys) if not key.startswith(STEERED)
+        ]
+        if networks:
+            raise ValueError(f"the checkpoint does not fit this model: {', '.join(networks[:5])} ...")
+        for word, keys in (("begins anew", found.missing_keys), ("is left behind", found.unexpected_keys)):
+            for key in keys:
+                self._run.say(f"note: {key} {word}, since settings were allowed to change")
 
     def _announce_disk_use(self, gan: GAN) -> None:
         """Say what the checkpoints will take; a full disk is better known at the start."""

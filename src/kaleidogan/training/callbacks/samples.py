@@ -37,7 +37,9 @@ class Samples(pl.Callback):
         assert isinstance(pl_module, GAN)
         reals = trainer.datamodule.reals(self._columns(pl_module) ** 2)  # type: ignore[attr-defined]
         if self._augmented:
-            save_png(_folder(trainer) / "augmented.png", augmented_reals(pl_module, reals))
+            augmented = augmented_reals(pl_module, reals)
+            save_png(_folder(trainer) / "augmented.png", augmented)
+            _log(trainer, "samples/augmented", augmented, pl_module.images_seen)
         self._reals = grid([to_uint8(real) for real in reals], self._columns(pl_module))
         path = _folder(trainer) / "reals.png"
         if not path.exists():
@@ -88,7 +90,8 @@ def augmented_reals(gan: GAN, reals: Tensor) -> Pixels:
         raise ValueError("callbacks.samples.augmented=true needs augment=ada")
     shown, before = reals[:8].to(gan.device), ada.p.clone()
     pictures: list[Pixels] = []
-    with torch.random.fork_rng(), torch.no_grad():
+    devices = [gan.device] if gan.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.no_grad():
         for p in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
             ada.p.fill_(p)
             pictures += [to_uint8(picture) for picture in ada(shown)]
