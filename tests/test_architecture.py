@@ -20,6 +20,8 @@ MAY_IMPORT = {
     "models/convolutions": set(),
     "models/ops": {"models/convolutions"},
     "models/layers": {"models/ops", "models/convolutions"},
+    "models/wavelets": {"models/ops", "models/convolutions"},
+    "models/swagan": {"models/ops", "models/layers", "models/wavelets", "models/stylegan2"},
     "models": {"models/ops", "models/layers", "settings"},
     "training/callbacks": {"training", "metrics", "sampling", "settings", "data", "config"},
     "training": {"training", "models", "config", "data", "settings"},

@@ -33,12 +33,11 @@ def conv(
 
 
 def conv_transpose(
-    x: Float[Tensor, "n i h w"], weight: Float[Tensor, "i o k k"], *, stride: int = 2
+    x: Float[Tensor, "n i h w"], weight: Float[Tensor, "i o k k"], *, stride: int = 2, padding: int = 0
 ) -> Float[Tensor, "n o h2 w2"]:
-    """A transposed convolution without padding, as `torch.nn.functional.conv_transpose2d`."""
-    kernel = weight.shape[2]
-    size = ((x.shape[2] - 1) * stride + kernel, (x.shape[3] - 1) * stride + kernel)
-    return _Adjoint.apply(x, weight, stride, 0, size)
+    """A transposed convolution, as `torch.nn.functional.conv_transpose2d`."""
+    height, width = ((side - 1) * stride - 2 * padding + weight.shape[2] for side in x.shape[2:])
+    return _Adjoint.apply(x, weight, stride, padding, (height, width))
 
 
 @contextmanager

@@ -191,17 +191,24 @@ class ModulatedConv(nn.Module):
 
 
 class ToPicture(nn.Module):
-    """Features -> a picture's channels: a modulated 1x1 convolution without demodulation."""
+    """Features -> a picture's channels: a modulated convolution without demodulation.
 
-    def __init__(self, inputs: int, channels: int, w_dim: int) -> None:
+    Args:
+        inputs: channels in.
+        channels: of the picture.
+        w_dim: of w.
+        kernel: side of the kernel, odd.
+    """
+
+    def __init__(self, inputs: int, channels: int, w_dim: int, kernel: int = 1) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(channels, inputs, 1, 1))
+        self.weight = nn.Parameter(torch.randn(channels, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.affine = Dense(w_dim, inputs, bias=1.0)
 
     def forward(self, x: Float[Tensor, "n i h w"], w: Float[Tensor, "n w_dim"]) -> Float[Tensor, "n c h w"]:
         """The picture, in single precision."""
-        style = self.affine(w) * (1 / math.sqrt(self.weight.shape[1]))
+        style = self.affine(w) * (1 / math.sqrt(self.weight[0].numel()))
         x = ops.modulate(x, style.to(x.dtype))
-        y = conv(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        y = conv(x, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=self.weight.shape[2] // 2)
         return y.to(self.weight.dtype)

@@ -6,6 +6,7 @@ the base size up.
 """
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
@@ -56,18 +57,30 @@ class SynthesisBlock(nn.Module):
         w_dim: of w.
         channels: of the picture; 0: this block adds nothing to it.
         residual: a shortcut past the convolutions.
+        enlarge: doubles the picture's sides.
+        kernel: side of the kernel that makes the picture.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, size: tuple[int, int], w_dim: int, *, channels: int, residual: bool
+        self,
+        inputs: int,
+        outputs: int,
+        size: tuple[int, int],
+        w_dim: int,
+        *,
+        channels: int,
+        residual: bool = False,
+        enlarge: Callable[[Tensor], Tensor] = ops.upsample,
+        kernel: int = 1,
     ) -> None:
         super().__init__()
+        self.enlarge = enlarge
         if inputs:
             self.conv0 = ModulatedConv(inputs, outputs, size, w_dim, up=True)
         else:
             self.const = nn.Parameter(torch.randn(outputs, *size))
         self.conv1 = ModulatedConv(outputs, outputs, size, w_dim)
-        self.to_picture = ToPicture(outputs, channels, w_dim) if channels else None
+        self.to_picture = ToPicture(outputs, channels, w_dim, kernel) if channels else None
         self.skip = Conv(inputs, outputs, 1, activate=False) if inputs and residual else None
         self.is_first = inputs == 0
 
@@ -91,71 +104,51 @@ class SynthesisBlock(nn.Module):
             x = self.conv1(self.conv0(x, w[:, 0], noise), w[:, 1], noise)
         if self.to_picture is not None:
             part = self.to_picture(x, w[:, self.num_convs])
-            picture = part if picture is None else ops.upsample(picture) + part
+            picture = part if picture is None else self.enlarge(picture) + part
         return x, picture
 
 
-class Generator(nn.Module):
-    """Latent -> w -> picture, about in [-1, 1].
+class StyledGenerator(nn.Module):
+    """Latent -> w -> picture, by blocks that w styles.
 
     In training mode `forward` mixes styles (see `styles`) and `mapping` lets `w_avg` follow w, as dropout and
     batch norm have a training mode.
 
     Args:
-        resolution: (height, width) = base * 2^k, see `settings.split_resolution`.
-        channels: of the picture.
+        blocks: from the innermost to the picture.
+        image_shape: (channels, height, width) of the picture.
         latent_dim: of z, drawn from N(0, 1).
         w_dim: of w.
         c_dim: of the condition; 0: none.
         mapping_layers: fully connected layers from z to w.
-        channel_base: channels of a block times its side.
-        channel_max: of any block.
-        generator_architecture: skip sums each block's picture; resnet has shortcuts, and one picture at the
-            end.
         style_mixing: share of the pictures that two latents make, in training mode.
         w_avg_beta: how much of w's running mean stays at each step.
     """
 
     def __init__(
         self,
+        blocks: list[SynthesisBlock],
         *,
-        resolution: tuple[int, int] = (256, 256),
-        channels: int = 3,
-        latent_dim: int = 512,
-        w_dim: int = 512,
-        c_dim: int = 0,
-        mapping_layers: int = 2,
-        channel_base: int = 32768,
-        channel_max: int = 512,
-        generator_architecture: Literal["skip", "resnet"] = "skip",
-        style_mixing: float = 0.9,
-        w_avg_beta: float = 0.995,
+        image_shape: tuple[int, int, int],
+        latent_dim: int,
+        w_dim: int,
+        c_dim: int,
+        mapping_layers: int,
+        style_mixing: float,
+        w_avg_beta: float,
     ) -> None:
         super().__init__()
-        sizes = stage_sizes(resolution)
-        widths = stage_channels(resolution, channel_base, channel_max)
-        residual = is_residual(generator_architecture, "skip")
         self.latent_dim = latent_dim
         self.w_dim = w_dim
         self.c_dim = c_dim
-        self.image_shape = (channels, *resolution)
+        self.image_shape = image_shape
         self.style_mixing = style_mixing
         self.w_avg_beta = w_avg_beta
         self.map = Mapping(latent_dim, c_dim, w_dim, mapping_layers)
         self.w_avg: Tensor
         self.register_buffer("w_avg", torch.zeros(w_dim))
-        self.blocks = nn.ModuleList(
-            SynthesisBlock(
-                inputs,
-                outputs,
-                size,
-                w_dim,
-                channels=channels if not residual or size == sizes[-1] else 0,
-                residual=residual,
-            )
-            for inputs, outputs, size in zip([0, *widths], widths, sizes, strict=False)
-        )
-        self.num_ws = 2 * len(sizes)
+        self.blocks = nn.ModuleList(blocks)
+        self.num_ws = 2 * len(blocks)
 
     def mapping(
         self,
@@ -232,6 +225,65 @@ class Generator(nn.Module):
         return self.synthesis(self.styles(z, c) if self.training else self.mapping(z, c, psi))
 
 
+class Generator(StyledGenerator):
+    """Latent -> w -> picture, about in [-1, 1]. See `StyledGenerator`.
+
+    Args:
+        resolution: (height, width) = base * 2^k, see `settings.split_resolution`.
+        channels: of the picture.
+        latent_dim: of z, drawn from N(0, 1).
+        w_dim: of w.
+        c_dim: of the condition; 0: none.
+        mapping_layers: fully connected layers from z to w.
+        channel_base: channels of a block times its side.
+        channel_max: of any block.
+        generator_architecture: skip sums each block's picture; resnet has shortcuts, and one picture at the
+            end.
+        style_mixing: share of the pictures that two latents make, in training mode.
+        w_avg_beta: how much of w's running mean stays at each step.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: tuple[int, int] = (256, 256),
+        channels: int = 3,
+        latent_dim: int = 512,
+        w_dim: int = 512,
+        c_dim: int = 0,
+        mapping_layers: int = 2,
+        channel_base: int = 32768,
+        channel_max: int = 512,
+        generator_architecture: Literal["skip", "resnet"] = "skip",
+        style_mixing: float = 0.9,
+        w_avg_beta: float = 0.995,
+    ) -> None:
+        sizes = stage_sizes(resolution)
+        widths = stage_channels(resolution, channel_base, channel_max)
+        residual = is_residual(generator_architecture, "skip")
+        blocks = [
+            SynthesisBlock(
+                inputs,
+                outputs,
+                size,
+                w_dim,
+                channels=channels if not residual or size == sizes[-1] else 0,
+                residual=residual,
+            )
+            for inputs, outputs, size in zip([0, *widths], widths, sizes, strict=False)
+        ]
+        super().__init__(
+            blocks,
+            image_shape=(channels, *resolution),
+            latent_dim=latent_dim,
+            w_dim=w_dim,
+            c_dim=c_dim,
+            mapping_layers=mapping_layers,
+            style_mixing=style_mixing,
+            w_avg_beta=w_avg_beta,
+        )
+
+
 class DiscriminatorBlock(nn.Module):
     """Two convolutions that halve the sides, with a shortcut past them or without."""
 
@@ -294,7 +346,9 @@ class Discriminator(nn.Module):
             x = self.from_picture(x)
             for block in self.blocks:
                 x = block(x)
-            x = self.conv(ops.minibatch_std(x, self.mbstd_group))
+            # Here half precision costs most of the gradient's direction, and least time.
+            x = ops.minibatch_std(x.to(self.out.weight.dtype), self.mbstd_group)
+            x = self.conv(x)
             x = self.out(self.dense(x.flatten(1)))
             if self.map is None:
                 return x.squeeze(1)
