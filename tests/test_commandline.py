@@ -1,5 +1,7 @@
 """What the user types, and what Hydra is given."""
 
+import re
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -119,3 +121,16 @@ def test_an_unknown_command_is_answered_with_the_nearest(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main()
     assert "did you mean train?" in capsys.readouterr().err
+
+
+def test_help_follows_what_a_model_and_an_experiment_choose():
+    shown = help_text("train", "train.py", ["model=stylegan2_ada"])
+    assert "augment=  (default: ada)" in shown
+    assert "model.freeze_layers" in shown
+    assert "augment.target" in shown
+    assert "callbacks.samples.augmented" in shown
+    shown = help_text("train", "train.py", ["experiment=paper256", "augment=none"])
+    assert "model=  (default: stylegan2_ada)" in shown
+    assert "augment=  (default: none)" in shown
+    assert re.search(r"resolution +256 ", shown)
+    assert re.search(r"model.r1_gamma +1.0 ", shown)

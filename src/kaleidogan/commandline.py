@@ -133,41 +133,63 @@ def header(path: Path) -> str:
 
 
 def help_text(command: str, program: str, overrides: Sequence[str]) -> str:
-    """All that a command understands: its keys, the groups with their options, and a chosen model's keys."""
+    """All that a command understands: its keys, the groups' options, and the chosen ones' keys."""
     conf = yaml.safe_load((CONF / f"{command}.yaml").read_text(encoding="utf-8"))
     signature = read_signature(conf[TARGET])
     lines = [signature.doc.splitlines()[0], "", f"  {program} [key=value ...] [--help]", ""]
     if example := header(CONF / f"{command}.yaml"):
         lines += [f"  e.g. {example}", ""]
-    plain = {name: p for name, p in signature.parameters.items() if not p.takes_nodes}
-    lines += ["Keys", *_key_lines(Signature("", "", plain), conf), ""]
     used = [d for d in conf.get("defaults", []) if isinstance(d, dict)]
     names = [str(key).split("/")[-1] for d in used for key in d if "hydra" not in str(key)]
-    chosen = {str(k): v for d in used for k, v in d.items()} | _choices(overrides)
+    chosen, preset = _chosen({str(k): v for d in used for k, v in d.items()}, overrides)
+    plain = {name: p for name, p in signature.parameters.items() if not p.takes_nodes}
+    lines += ["Keys", *_key_lines(Signature("", "", plain), {**conf, **preset}), ""]
     for group in names:
         lines += [f"{group}=" + (f"  (default: {chosen[group]})" if chosen.get(group) else "")]
         for option in options_of(group):
             lines += [f"  {option:<14} {_clip(header(CONF / group / f'{option}.yaml'), 92)}"]
     lines += [""] if names else []
-    for group in ("model", "data", "task"):
-        lines += _node_lines(group, chosen.get(group), given=conf.get(group) or {})
+    for group in ("model", "data", "augment", "task", "callbacks"):
+        given = {**(conf.get(group) or {}), **(preset.get(group) or {})}
+        lines += _node_lines(group, chosen.get(group), given)
     return "\n".join(lines)
 
 
-def _choices(overrides: Sequence[str]) -> dict[str, Any]:
+def _chosen(defaults: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Each group's option, as the command line, the experiment, the model or the defaults choose it.
+
+    Returns:
+        The options by group, and what the experiment sets besides.
+    """
     pairs = (override.partition("=") for override in overrides)
-    return {key: value for key, _, value in pairs if key in groups()}
+    typed = {key: value for key, _, value in pairs if key in groups()}
+    by_experiment, preset = _read_option("experiment", typed.get("experiment"))
+    known = {**defaults, **by_experiment, **typed}
+    by_model, _ = _read_option("model", known.get("model"))
+    return {**defaults, **by_model, **by_experiment, **typed}, preset
+
+
+def _read_option(group: str, option: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of other groups that an option overrides, and its own content."""
+    path = CONF / group / f"{option}.yaml"
+    if not path.is_file():
+        return {}, {}
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    entries = [d for d in content.pop("defaults", []) if isinstance(d, dict)]
+    overridden = {str(key).split("/")[-1]: value for d in entries for key, value in d.items()}
+    # An option that overrides others holds its own content under the group's name.
+    return overridden, dict(content.get(group, content) or {})
 
 
 def _node_lines(group: str, option: Any, given: dict[str, Any]) -> list[str]:
-    path = CONF / group / f"{option}.yaml"
-    if not path.is_file():
-        return []
-    node = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    if TARGET not in node:
-        return []
-    lines = _key_lines(read_signature(node[TARGET]), {**node, **given}, prefix=f"{group}.")
-    return [f"Keys of {group}={option}", *lines, ""]
+    """The keys of a chosen option: of its target, or of each of its parts."""
+    _, node = _read_option(group, option)
+    parts = {group: node} if TARGET in node else {f"{group}.{name}": part for name, part in node.items()}
+    lines = []
+    for prefix, part in parts.items():
+        if isinstance(part, dict) and TARGET in part:
+            lines += _key_lines(read_signature(part[TARGET]), {**part, **given}, prefix=f"{prefix}.")
+    return [f"Keys of {group}={option}", *lines, ""] if lines else []
 
 
 def _key_lines(signature: Signature, values: dict[str, Any], prefix: str = "") -> list[str]:

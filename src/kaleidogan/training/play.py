@@ -91,6 +91,8 @@ def train(
     """
     pictures = build(data)
     pictures.check()
+    if init_from is not None and not (name and runs.Run(name).last.exists()):
+        runs.find_checkpoints(Path(init_from))  # refused before a folder is made for the run
     gan, config = make_model(config, pictures)
     kimg = config["kimg"]
     prefix = f"{choices['model']}-{_data_name(data, choices)}"
@@ -238,6 +240,8 @@ def announce(
         f"{type(gan).__name__} {shape}: generator {sizes[0]:.2f} M, discriminator {sizes[1]:.2f} M parameters"
     )
     run.say(f"on {device} in {trainer.precision}, data '{pictures.folder}', run '{run.folder}'")
+    if kept := sum(not parameter.requires_grad for parameter in gan.discriminator.parameters()):
+        run.say(f"{kept} of the discriminator's tensors keep their weights (model.freeze_layers)")
     if found is not None:
         run.say(f"going on from '{found[0]}' at {images_seen(found[1]) / 1000:g} kimg")
         for note in notes(found[1], str(trainer.precision)):
