@@ -9,7 +9,7 @@ from kaleidogan import config
 from kaleidogan.config import ConfigError, build, check, read_docs, read_signature
 from kaleidogan.training.runs import Run
 
-DCGAN = {"_target_": "kaleidogan.training.modules.DCGAN"}
+DCGAN = {"_target_": "kaleidogan.training.modules.dcgan.DCGAN"}
 
 
 def test_defaults_come_from_the_signature():
@@ -46,7 +46,7 @@ def test_an_integer_becomes_the_float_that_is_meant():
 )
 def test_a_wrong_value_is_named(key, value, says):
     with pytest.raises(ConfigError) as error:
-        check({"_target_": "kaleidogan.training.modules.DCGAN", key: value}, "model")
+        check({"_target_": "kaleidogan.training.modules.dcgan.DCGAN", key: value}, "model")
     assert says in str(error.value)
 
 
@@ -99,7 +99,7 @@ def test_build_calls_targets_and_hands_out_what_is_supplied(tmp_path):
 def test_the_package_of_a_target_is_not_imported_to_check_it():
     code = (
         "import sys; from kaleidogan.config import check;"
-        "check({'_target_': 'kaleidogan.training.modules.DCGAN'});"
+        "check({'_target_': 'kaleidogan.training.modules.dcgan.DCGAN'});"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

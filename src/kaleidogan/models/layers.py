@@ -172,7 +172,7 @@ class ModulatedConv(nn.Module):
         """The features; `noise` is random, const or none, and `gain` scales the output."""
         gain *= GAIN
         style = self.affine(w)
-        energy = self.weight.square().sum([2, 3])
+        energy = ops.energy(self.weight)
         scale = ops.demodulation(style, energy.T if self.up else energy) * gain
         bias, weight = (self.bias * gain).to(x.dtype), self.weight.to(x.dtype)
         x = ops.modulate(x, style.to(x.dtype))

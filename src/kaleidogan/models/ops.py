@@ -121,6 +121,25 @@ def normalize_second_moment(x: Float[Tensor, "n d"], eps: float = 1e-8) -> Float
     return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
 
 
+class _Energy(torch.autograd.Function):
+    """Squared norms of kernels, whose gradient PyTorch takes three goes through the memory for."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return weight.square().sum([2, 3])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (weight,) = ctx.saved_tensors
+        return weight * (2 * gradients[0])[:, :, None, None]
+
+
+def energy(weight: Float[Tensor, "o i k k"]) -> Float[Tensor, "o i"]:
+    """The squared norm of each kernel, for `demodulation`."""
+    return _Energy.apply(weight)
+
+
 def demodulation(
     style: Float[Tensor, "n i"], energy: Float[Tensor, "o i"], eps: float = 1e-8
 ) -> Float[Tensor, "n o"]:

@@ -11,6 +11,7 @@ round, and the last stage is the base. Both have no shortcuts in the discriminat
 """
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
 
@@ -30,6 +31,39 @@ from kaleidogan.models.stylegan2 import (
 )
 
 Variant = Literal["paper", "port"]
+Upsampling = Literal["bilinear", "neural"]
+
+
+class NeuralUpsampling(nn.Module):
+    """Sub-bands at twice the size by a learnt 1x1 convolution on the picture that they make (SWAGAN-NU).
+
+    Args:
+        channels: of the picture.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = Conv(channels, 4 * channels, 1, activate=False)
+
+    def forward(self, bands: Float[Tensor, "n bands h w"]) -> Float[Tensor, "n bands h2 w2"]:
+        """The sub-bands of a picture of twice the size."""
+        return self.conv(wavelets.synthesise(bands))
+
+
+class NeuralDownsampling(nn.Module):
+    """Sub-bands at half the size: those of what a learnt 1x1 convolution makes of them (SWAGAN-NU).
+
+    Args:
+        channels: of the picture.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = Conv(4 * channels, channels, 1, activate=False)
+
+    def forward(self, bands: Float[Tensor, "n bands h w"]) -> Float[Tensor, "n bands h2 w2"]:
+        """The sub-bands of a picture of half the size."""
+        return wavelets.analyse(self.conv(bands))
 
 
 class Generator(StyledGenerator):
@@ -45,6 +79,7 @@ class Generator(StyledGenerator):
         channel_base: channels of a block times its side.
         channel_max: of any block.
         variant: paper: 3x3 convolutions make the sub-bands; port: 1x1.
+        upsampling: of the sub-bands: bilinear, or neural, see `NeuralUpsampling`.
         style_mixing: share of the pictures that two latents make, in training mode.
         w_avg_beta: how much of w's running mean stays at each step.
     """
@@ -61,6 +96,7 @@ class Generator(StyledGenerator):
         channel_base: int = 16384,
         channel_max: int = 512,
         variant: Variant = "port",
+        upsampling: Upsampling = "bilinear",
         style_mixing: float = 0.9,
         w_avg_beta: float = 0.995,
     ) -> None:
@@ -74,7 +110,9 @@ class Generator(StyledGenerator):
                 size,
                 w_dim,
                 channels=4 * channels,
-                enlarge=wavelets.upsample,
+                enlarge=NeuralUpsampling(channels)
+                if inputs and upsampling == "neural"
+                else wavelets.upsample,
                 kernel=3 if variant == "paper" else 1,
             )
             for inputs, outputs, size in zip([0, *widths], widths, sizes, strict=False)
@@ -109,6 +147,7 @@ class Discriminator(nn.Module):
         channel_base: channels of a block times its side.
         channel_max: of any block.
         variant: paper: 1x1 convolutions read the sub-bands; port: 3x3.
+        upsampling: the generator's; the discriminator's way down is its counterpart.
         mbstd_group: pictures that the minibatch deviation is found over.
     """
 
@@ -121,6 +160,7 @@ class Discriminator(nn.Module):
         channel_base: int = 16384,
         channel_max: int = 512,
         variant: Variant = "port",
+        upsampling: Upsampling = "bilinear",
         mbstd_group: int = 4,
     ) -> None:
         super().__init__()
@@ -138,6 +178,11 @@ class Discriminator(nn.Module):
         self.mbstd_group = mbstd_group
         self.from_bands = nn.ModuleList(Conv(4 * channels, inputs, kernel) for inputs in widths)
         self.blocks = nn.ModuleList(DiscriminatorBlock(i, o, residual=False) for i, o in pairwise(widths))
+        downs: list[Callable[[Tensor], Tensor]] = [wavelets.downsample for _ in self.blocks]
+        if upsampling == "neural":
+            self.neural = nn.ModuleList(NeuralDownsampling(channels) for _ in self.blocks)
+            downs = list(self.neural)
+        self._downs = downs
         self.conv = Conv(deepest + 1, deepest, 3)
         self.dense = Dense(deepest * height * width, deepest, activate=True)
         self.out = Dense(deepest, deepest if c_dim else 1)
@@ -151,8 +196,8 @@ class Discriminator(nn.Module):
         with torch.autocast(image.device.type, enabled=False):
             bands = wavelets.analyse(image.to(self.out.weight.dtype, memory_format=torch.channels_last))
             x = self.from_bands[0](bands.to(working))
-            for block, read in zip(self.blocks, self.from_bands[1:], strict=True):
-                bands = wavelets.downsample(bands)
+            for block, down, read in zip(self.blocks, self._downs, self.from_bands[1:], strict=True):
+                bands = down(bands)
                 x = block(x)
                 x = x + read(bands.to(working))
             x = ops.minibatch_std(x.to(self.out.weight.dtype), self.mbstd_group)

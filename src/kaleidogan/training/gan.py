@@ -1,7 +1,7 @@
 """The game: one batch is a discriminator step, a generator step, and an update of the average."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -18,6 +18,10 @@ Part = tuple[Tensor, Tensor | None]
 """Real pictures and their conditions, where there are any."""
 
 
+def _as_it_is(image: Tensor) -> Tensor:
+    return image
+
+
 class GAN(pl.LightningModule):
     """Two players and the rules. It knows nothing of levels, wavelets, styles or the metrics.
 
@@ -27,7 +31,8 @@ class GAN(pl.LightningModule):
         generator: `forward(z, c) -> picture`, with `latent_dim` and `image_shape`.
         discriminator: `forward(picture, c) -> logits [n]`.
         loss: what each player minimises.
-        penalties: on the discriminator, by their log name; each is a step of its own when it is due.
+        penalties: on the discriminator, by their log name; one that is due now and then is a step of its own,
+            one that is due each time joins the discriminator's step.
         generator_penalties: on the generator, likewise; modules, since they may have a state.
         half_penalties: penalties may be computed in half precision, where the networks are.
         augment: applied to everything the discriminator sees.
@@ -39,6 +44,7 @@ class GAN(pl.LightningModule):
             mean of path lengths see a part at a time.
         ema_kimg: half-life of the averaged generator, in thousands of images.
         ema_rampup: the half-life is at most this share of the images seen; None: no limit.
+        view: what becomes of the reals first: a growing network shrinks them to its present size.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class GAN(pl.LightningModule):
         accumulate: int,
         ema_kimg: float,
         ema_rampup: float | None,
+        view: Callable[[Tensor], Tensor] = _as_it_is,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -74,6 +81,7 @@ class GAN(pl.LightningModule):
         self.accumulate = accumulate
         self.ema_kimg = ema_kimg
         self.ema_rampup = ema_rampup
+        self.view = view
         self.images_seen = 0
         self.batches_seen = 0
         # In a tuple, since a network that is registered twice would be saved twice.
@@ -127,24 +135,25 @@ class GAN(pl.LightningModule):
         parts = self.split(batch)
         scalars = self.discriminator_step(parts, discriminator_optimizer)
         for name, penalty in self.penalties.items():
-            if self.batches_seen % penalty.every == 0:
+            if penalty.every > 1 and self.batches_seen % penalty.every == 0:
                 scalars[name] = self.penalty_step(penalty, parts, discriminator_optimizer)
         plays, is_last = divmod(self.batches_seen + 1, self.d_steps)
         if is_last == 0:
             scalars |= self.generator_step(parts, generator_optimizer)
             for name, rule in self._on_generator.items():
-                if (plays - 1) % rule.every == 0:
+                if rule.every > 1 and (plays - 1) % rule.every == 0:
                     scalars[name] = self.generator_penalty_step(rule, parts, generator_optimizer)
-                    # A penalty's state is its running figures.
-                    for figure, value in self.generator_penalties[name].named_buffers():
-                        scalars[f"{name}_{figure}"] = value.clone()
+        for name, state in self.generator_penalties.items():
+            if name in scalars:
+                for figure, value in state.named_buffers():  # a penalty's state is its running figures
+                    scalars[f"{name}_{figure}"] = value.clone()
         self.batches_seen += 1
         self.advance_average(len(batch["image"]) * self.trainer.world_size)
         return scalars
 
     def split(self, batch: dict[str, Tensor]) -> list[Part]:
         """Cut a batch into the parts that are shown at once."""
-        images = batch["image"].chunk(self.accumulate)
+        images = self.view(batch["image"]).chunk(self.accumulate)
         conditions: Any = [None] * len(images)
         if "condition" in batch:
             conditions = batch["condition"].chunk(self.accumulate)
@@ -170,7 +179,11 @@ class GAN(pl.LightningModule):
                 "logit/real": real_logits.mean(),
                 "logit/fake": fake_logits.mean(),
                 "logit/sign": real_logits.sign().mean(),
+                "logit/sign_fake": fake_logits.sign().mean(),
             }
+            for name, penalty in self.penalties.items():
+                if penalty.every == 1:
+                    part[name] = self.penalize(penalty, (real, c), partial(_as_it_is, fake), 1 / len(parts))
             _add(scalars, part, 1 / len(parts))
         self._take(optimizer)
         return scalars
@@ -179,13 +192,22 @@ class GAN(pl.LightningModule):
         """Take the step of a discriminator's penalty that is due, weighted by how rarely it is."""
         optimizer.zero_grad()
         scalars: Scalars = {}
-        with self._penalty_precision():
-            for real, c in parts:
-                value = penalty(partial(self.critic, c=c), real, partial(self.fakes, len(real), c))
-                self.differentiate(value * (penalty.every / len(parts)))
-                _add(scalars, {"penalty": value}, 1 / len(parts))
+        for real, c in parts:
+            make_fakes = partial(self.fakes, len(real), c)
+            value = self.penalize(penalty, (real, c), make_fakes, penalty.every / len(parts))
+            _add(scalars, {"penalty": value}, 1 / len(parts))
         self._take(optimizer)
         return scalars["penalty"]
+
+    def penalize(
+        self, penalty: Penalty, part: Part, make_fakes: Callable[[], Tensor], weight: float
+    ) -> Tensor:
+        """Add the gradients of a discriminator's penalty on a part of the batch; returns its value."""
+        real, c = part
+        with self._penalty_precision():
+            value = penalty(partial(self.critic, c=c), real, make_fakes)
+            self.differentiate(value * weight)
+        return value
 
     def generator_step(self, parts: list[Part], optimizer: Any) -> Scalars:
         """Teach the generator to pass its pictures off as real."""
@@ -197,7 +219,11 @@ class GAN(pl.LightningModule):
                 logits = self._passes[1](self.augment(fake), c).float()
                 loss = self.adversarial.generator(logits)
                 self.differentiate(loss / len(parts))
-                _add(scalars, {"loss/generator": loss}, 1 / len(parts))
+                part = {"loss/generator": loss}
+                for name, rule in self._on_generator.items():
+                    if rule.every == 1:
+                        part[name] = self.penalize_generator(rule, (real, c), 1 / len(parts))
+                _add(scalars, part, 1 / len(parts))
         self._take(optimizer)
         return scalars
 
@@ -205,13 +231,19 @@ class GAN(pl.LightningModule):
         """Take the step of a generator's penalty that is due, weighted by how rarely it is."""
         optimizer.zero_grad()
         scalars: Scalars = {}
-        with self._penalty_precision():
-            for real, c in parts:
-                value = penalty(self.generator, self.latents(len(real)), c)
-                self.differentiate(value * (penalty.every / len(parts)))
-                _add(scalars, {"penalty": value}, 1 / len(parts))
+        for part in parts:
+            value = self.penalize_generator(penalty, part, penalty.every / len(parts))
+            _add(scalars, {"penalty": value}, 1 / len(parts))
         self._take(optimizer)
         return scalars["penalty"]
+
+    def penalize_generator(self, penalty: GeneratorPenalty, part: Part, weight: float) -> Tensor:
+        """Add the gradients of a generator's penalty on a part of the batch; returns its value."""
+        real, c = part
+        with self._penalty_precision():
+            value = penalty(self.generator, self.latents(len(real)), c)
+            self.differentiate(value * weight)
+        return value
 
     def differentiate(self, loss: Tensor) -> None:
         """Add a loss's gradients to the parameters', each computed in the type that its forward pass had."""

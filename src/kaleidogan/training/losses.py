@@ -158,9 +158,9 @@ def input_gradient(value: Float[Tensor, ""], at: Tensor) -> Tensor:
 
 
 def lazy_scale(periods: list[int]) -> float:
-    """By how much Adam's rates shrink when penalties take steps of their own: k / (k + 1) for one every k.
+    """By how much Adam's rates shrink when penalties take steps of their own: k / (k + 1), k > 1.
 
     The learning rate is multiplied by it and each beta raised to it (Karras et al. 2020, "Analyzing and
     improving the image quality of StyleGAN"), so that the moments forget at the same rate per image.
     """
-    return 1 / (1 + sum(1 / every for every in periods))
+    return 1 / (1 + sum(1 / every for every in periods if every > 1))
