@@ -75,7 +75,7 @@ def main() -> None:
         turns = Turns(twin, real, str(lightning.precision))
         lightning.callbacks.append(turns)  # type: ignore[attr-defined]
         images = options.batch * options.batches
-        data.schedule(batch_size=options.batch, tick=images, stop=images, position=lambda: gan.images_seen)
+        data.schedule(batch_sizes=[options.batch], tick=images, stop=images, position=lambda: gan.images_seen)
         lightning.fit_loop.max_epochs = 1
         lightning.fit(gan, datamodule=data)
     bare, loop = (statistics.median(times[3:]) for times in (turns.bare, turns.loop))

@@ -2,6 +2,7 @@
 
     python benchmarks/step.py                    # the published DCGAN at 64 px, batch 64
     python benchmarks/step.py --width 24 --batch 16 --norm none
+    python benchmarks/step.py --model progan --batch 32    # the published ProGAN's last level, likewise
 
 Prints milliseconds of one core for each image. The variants take turns within one process, and the medians
 are compared, since a shared machine's speed drifts.
@@ -14,15 +15,25 @@ from collections.abc import Callable
 
 import torch
 
+from kaleidogan.models.growing import Stage
 from kaleidogan.training import ema
 from kaleidogan.training.gan import GAN
-from kaleidogan.training.modules import DCGAN
+from kaleidogan.training.modules import DCGAN, ProGAN
 
 
 def make(options: argparse.Namespace, layout: torch.memory_format) -> GAN:
     """A model with its optimisers at hand, outside of a trainer."""
     torch.manual_seed(0)
-    gan = DCGAN(width=options.width, discriminator_norm=options.norm).to(memory_format=layout)
+    gan: GAN
+    if options.model == "progan":
+        gan = ProGAN(resolution=64, grow_from="base")
+        for network in (gan.generator, gan.discriminator, gan.average):
+            stage: Stage = network.stage  # type: ignore[assignment]
+            stage.level = len(stage.sizes) - 1
+            stage.alpha = 0.5 if options.fade else 1.0
+    else:
+        gan = DCGAN(width=options.width, discriminator_norm=options.norm)
+    gan = gan.to(memory_format=layout)
     optimizers = gan.configure_optimizers()
     gan.optimizers = lambda: optimizers  # type: ignore[method-assign, assignment]
     gan.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign, assignment]
@@ -65,6 +76,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--model", choices=["dcgan", "progan"], default="dcgan")
+    parser.add_argument("--fade", action="store_true", help="ProGAN in the middle of a fade")
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--norm", choices=["batch", "none"], default="batch")

@@ -12,7 +12,7 @@ from kaleidogan.data.procedural import Gallery
 
 def module(path, **options) -> ImageData:
     data = ImageData(resolution=16, path=str(path), **options)
-    data.schedule(batch_size=4, tick=8, stop=16, position=lambda: 0)
+    data.schedule(batch_sizes=[4], tick=8, stop=16, position=lambda: 0)
     data.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     return data
 

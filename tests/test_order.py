@@ -52,7 +52,7 @@ def test_a_global_batch_does_not_depend_on_the_number_of_ranks(world_size):
         list(
             Batches(
                 Order([30], seed=0),
-                batch_size=8,
+                batch_sizes=[8],
                 position=lambda: 16,
                 tick=40,
                 stop=1000,
@@ -68,7 +68,7 @@ def test_a_global_batch_does_not_depend_on_the_number_of_ranks(world_size):
 
 def test_ticks_end_at_multiples_and_training_at_its_stop():
     seen = [0]
-    batches = Batches(Order([30], seed=0), batch_size=8, position=lambda: seen[0], tick=20, stop=50)
+    batches = Batches(Order([30], seed=0), batch_sizes=[8], position=lambda: seen[0], tick=20, stop=50)
     lengths = []
     while seen[0] < 50:
         count = len(list(batches))
@@ -80,4 +80,4 @@ def test_ticks_end_at_multiples_and_training_at_its_stop():
 
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(ValueError, match="batch_size 9 cannot be shared equally by 2"):
-        Batches(Order([30], seed=0), batch_size=9, position=lambda: 0, tick=9, stop=9, world_size=2)
+        Batches(Order([30], seed=0), batch_sizes=[9], position=lambda: 0, tick=9, stop=9, world_size=2)

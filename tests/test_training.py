@@ -22,7 +22,7 @@ def test_a_run_leaves_samples_metrics_and_a_checkpoint(train):
     run = train()
     names = {path.name for path in (run / "samples").iterdir()}
     grids = {f"kimg-00000{kimg}.png" for kimg in ("0.000", "0.016", "0.032", "0.048")}
-    assert names == {*grids, "reals.png", "reals-and-samples.png"}
+    assert names == {*grids, "reals.png", "reals-and-samples.png", "spectrum.png"}
     with (run / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [float(row["progress/kimg"]) for row in rows] == [0.016, 0.032, 0.048]

@@ -93,6 +93,8 @@ OpenFraction = Annotated[float, Gt(0), Lt(1)]
 Count = Annotated[int, Ge(1)]
 """A whole number from 1 up."""
 CountOrZero = Annotated[int, Ge(0)]
+GrowFrom = Literal["base"] | Count
+"""The level that a growing network begins with: its pictures' shorter side in pixels, or the smallest."""
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
 
 

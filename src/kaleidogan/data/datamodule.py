@@ -91,9 +91,23 @@ class ImageData(pl.LightningDataModule):
         self._clock: dict[str, Any] = {}
         self._c_dim = 0
 
-    def schedule(self, *, batch_size: int, tick: int, stop: int, position: Callable[[], int]) -> None:
-        """Set the global batch size, the images in a tick and in all, and who knows how many were seen."""
-        self._clock = {"batch_size": batch_size, "tick": tick, "stop": stop, "position": position}
+    def schedule(
+        self,
+        *,
+        batch_sizes: list[int],
+        level: Callable[[], int] = int,
+        tick: int,
+        stop: int,
+        position: Callable[[], int],
+    ) -> None:
+        """Say how batches are cut, see `order.Batches`."""
+        self._clock = {
+            "batch_sizes": batch_sizes,
+            "level": level,
+            "tick": tick,
+            "stop": stop,
+            "position": position,
+        }
 
     def condition(self, c_dim: int) -> None:
         """Hand out each picture's class as a condition of so many numbers; 0: none.
@@ -174,7 +188,7 @@ class ImageData(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open the index, and refuse a set that is smaller than a batch."""
-        batch_size = self._clock["batch_size"]
+        batch_size = max(self._clock["batch_sizes"])
         if len(self.index) < batch_size:
             raise ValueError(
                 f"'{self.folder}' has {len(self.index)} pictures, fewer than one batch of {batch_size}: "

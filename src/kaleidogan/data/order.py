@@ -61,7 +61,8 @@ class Batches:
 
     Args:
         order: which item stands where.
-        batch_size: images in a global batch, over all ranks.
+        batch_sizes: images in a global batch, over all ranks, at each level of a growing network.
+        level: tells at which training is; asked at the start of each tick.
         position: tells how many images have been seen; asked at the start of each tick.
         tick: images between two ticks; a tick ends with the first batch that reaches a multiple of it.
         stop: images at which training ends.
@@ -76,30 +77,36 @@ class Batches:
         self,
         order: Order,
         *,
-        batch_size: int,
+        batch_sizes: Sequence[int],
+        level: Callable[[], int] = int,
         position: Callable[[], int],
         tick: int,
         stop: int,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size % world_size:
-            raise ValueError(f"batch_size {batch_size} cannot be shared equally by {world_size} processes")
+        for size in batch_sizes:
+            if size % world_size:
+                raise ValueError(f"batch_size {size} cannot be shared equally by {world_size} processes")
         self._order = order
-        self._batch_size = batch_size
+        self._batch_sizes = batch_sizes
+        self._level = level
         self._position = position
         self._tick = tick
         self._stop = stop
-        share = batch_size // world_size
-        self._part = slice(rank * share, (rank + 1) * share)
+        self._rank = rank
+        self._world_size = world_size
 
     def __iter__(self) -> Iterator[list[int]]:
         position = self._position()
         end = min((position // self._tick + 1) * self._tick, self._stop)
+        batch_size = self._batch_sizes[self._level()]
+        share = batch_size // self._world_size
+        part = slice(self._rank * share, (self._rank + 1) * share)
         while position < end:
-            yield self._order.items(position, self._batch_size)[self._part].tolist()
-            position += self._batch_size
+            yield self._order.items(position, batch_size)[part].tolist()
+            position += batch_size
 
     def __len__(self) -> int:
         """Most batches that a tick can hold; one that continues or ends a training may hold fewer."""
-        return -(-self._tick // self._batch_size)
+        return -(-self._tick // min(self._batch_sizes))

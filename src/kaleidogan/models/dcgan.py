@@ -4,6 +4,10 @@ From Radford, Metz and Chintala 2016, "Unsupervised representation learning with
 generative adversarial networks". Both networks grow in depth with the picture: one of base * 2^k has k
 stages that double (generator) or halve (discriminator) its sides. Channels double from stage to stage, up
 to 8 * width, as in the paper's 64 px.
+
+Both can be grown (see `growing.py`): they begin with fewer stages, which stay when others are added on the
+picture's side. Each lower level has a last layer of the generator and a first one of the discriminator of its
+own.
 """
 
 from itertools import pairwise
@@ -13,10 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kaleidogan.settings import split_resolution
+from kaleidogan.models.growing import Stage, double, halve, levels
+from kaleidogan.settings import MIN_DOUBLINGS, GrowFrom, split_resolution
 
 WIDEST = 8
 """The innermost stage has at most this many times `width` channels."""
+LAYERS = 3
+"""Of a stage: a convolution, its batch norm and the activation."""
 
 
 class Generator(nn.Module):
@@ -27,6 +34,7 @@ class Generator(nn.Module):
         channels: of the picture.
         latent_dim: of z, drawn from N(0, 1).
         width: channels before the last layer; the paper's 64.
+        grow_from: the first level, see `growing.levels`; None: it does not grow.
     """
 
     num_ws = 1
@@ -38,9 +46,11 @@ class Generator(nn.Module):
         channels: int = 3,
         latent_dim: int = 100,
         width: int = 64,
+        grow_from: GrowFrom | None = None,
     ) -> None:
         super().__init__()
         base, doublings = split_resolution(*resolution)
+        self.stage = Stage(levels(level_sizes(resolution), grow_from))
         self.latent_dim = latent_dim
         self.image_shape = (channels, *resolution)
         widths = stage_widths(width, doublings)[::-1]
@@ -57,6 +67,11 @@ class Generator(nn.Module):
             ]
         layers += [nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1, bias=False), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
+        lower = len(self.stage.sizes) - 1
+        self.early = nn.ModuleList(
+            nn.Sequential(nn.ConvTranspose2d(wide, channels, 4, stride=2, padding=1, bias=False), nn.Tanh())
+            for wide in widths[len(widths) - 1 - lower : -1]
+        )
         self.apply(init_published)
 
     def mapping(
@@ -66,8 +81,23 @@ class Generator(nn.Module):
         return z if psi == 1.0 else z * psi
 
     def synthesis(self, w: Float[Tensor, "n z"], noise: str = "none") -> Float[Tensor, "n c h w"]:
-        """The picture of each latent; there is no noise input."""
-        return self.layers(w[:, :, None, None])
+        """The picture of each latent, at the present level; there is no noise input."""
+        x, missing = w[:, :, None, None], len(self.early) - self.stage.level
+        if not self.stage.is_fading:
+            return self._picture(self.layers[: self._length(missing)](x), missing)
+        x = self.layers[: self._length(missing + 1)](x)
+        below = double(self._picture(x, missing + 1))
+        x = self.layers[self._length(missing + 1) : self._length(missing)](x)
+        return self.stage.blend(below, self._picture(x, missing))
+
+    def _length(self, missing: int) -> int:
+        """How many layers there are up to the features that a level's picture is made from."""
+        return len(self.layers) - 2 - LAYERS * missing
+
+    def _picture(self, x: Tensor, missing: int) -> Tensor:
+        """The picture of the level that so many are missing above."""
+        last = self.early[-missing] if missing else self.layers[-2:]
+        return last(x)
 
     def forward(
         self, z: Float[Tensor, "n z"], c: Tensor | None = None, psi: float = 1.0
@@ -84,6 +114,7 @@ class Discriminator(nn.Module):
         channels: of the picture.
         width: channels after the first layer; the paper's 64.
         discriminator_norm: "none" leaves the batch norms out, as gradient penalties want it.
+        grow_from: the first level, see `growing.levels`; None: it does not grow.
     """
 
     def __init__(
@@ -93,9 +124,11 @@ class Discriminator(nn.Module):
         channels: int = 3,
         width: int = 64,
         discriminator_norm: Literal["batch", "none"] = "batch",
+        grow_from: GrowFrom | None = None,
     ) -> None:
         super().__init__()
         base, doublings = split_resolution(*resolution)
+        self.stage = Stage(levels(level_sizes(resolution), grow_from))
         widths = [channels, *stage_widths(width, doublings)]
         normed = discriminator_norm == "batch"
         layers: list[nn.Module] = []
@@ -106,11 +139,38 @@ class Discriminator(nn.Module):
             layers.append(nn.LeakyReLU(0.2, inplace=True))
         layers.append(nn.Conv2d(widths[-1], 1, base, bias=not normed))
         self.layers = nn.Sequential(*layers)
+        self._each = LAYERS if normed else LAYERS - 1
+        lower = len(self.stage.sizes) - 1
+        self.early = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(channels, wide, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True))
+            for wide in widths[1 + lower : 1 : -1]
+        )
         self.apply(init_published)
 
     def forward(self, image: Float[Tensor, "n c h w"], c: Tensor | None = None) -> Float[Tensor, " n"]:
-        """How real each picture looks: the logit, unreduced, without a sigmoid."""
-        return self.layers(image).flatten(1).squeeze(1)
+        """How real each picture of the present level looks: the logit, unreduced, without a sigmoid."""
+        missing = len(self.early) - self.stage.level
+        x = self._features(image, missing)
+        if self.stage.is_fading:
+            x = self.layers[self._place(missing) : self._place(missing + 1)](x)
+            x = self.stage.blend(self._features(halve(image), missing + 1), x)
+            missing += 1
+        return self.layers[self._place(missing) :](x).flatten(1).squeeze(1)
+
+    def _features(self, image: Tensor, missing: int) -> Tensor:
+        """What the first layer of the level that so many are missing above makes of its picture."""
+        first = self.early[-missing] if missing else self.layers[:2]
+        return first(image)
+
+    def _place(self, missing: int) -> int:
+        """Where the layers go on after a level's first."""
+        return 2 + self._each * missing
+
+
+def level_sizes(resolution: tuple[int, int]) -> list[tuple[int, int]]:
+    """The sizes that pictures can have as the networks grow: from two stages up."""
+    (height, width), doublings = split_resolution(*resolution)
+    return [(height << k, width << k) for k in range(MIN_DOUBLINGS, doublings + 1)]
 
 
 def stage_widths(width: int, stages: int) -> list[int]:

@@ -57,14 +57,15 @@ class Dense(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution, then leaky ReLU; or linear without a bias.
+    """A convolution, then leaky ReLU; or linear.
 
     Args:
         inputs: channels in.
         outputs: channels out.
         kernel: side of the kernel, odd.
         down: halve the sides.
-        activate: bias and leaky ReLU; else neither.
+        activate: leaky ReLU; else linear.
+        bias: whether it has one; None: where it is activated.
         gain: what the output is scaled by besides.
     """
 
@@ -76,11 +77,14 @@ class Conv(nn.Module):
         *,
         down: bool = False,
         activate: bool = True,
+        bias: bool | None = None,
         gain: float = 1.0,
     ) -> None:
         super().__init__()
+        has_bias = activate if bias is None else bias
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
-        self.bias = nn.Parameter(torch.zeros(outputs)) if activate else None
+        self.bias = nn.Parameter(torch.zeros(outputs)) if has_bias else None
+        self.activate = activate
         self.down = down
         self.gain = gain * (GAIN if activate else 1.0)
 
@@ -94,7 +98,7 @@ class Conv(nn.Module):
             y = conv(ops.downsample(x), weight, bias)
         else:
             y = ops.down_conv(x, weight, bias)
-        return y if bias is None else F.leaky_relu(y, SLOPE, inplace=True)
+        return F.leaky_relu(y, SLOPE, inplace=True) if self.activate else y
 
 
 class Mapping(nn.Module):

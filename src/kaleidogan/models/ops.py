@@ -121,6 +121,11 @@ def normalize_second_moment(x: Float[Tensor, "n d"], eps: float = 1e-8) -> Float
     return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
 
 
+def pixel_norm(x: Float[Tensor, "n c h w"], eps: float = 1e-8) -> Float[Tensor, "n c h w"]:
+    """Scale each pixel's channels so that their mean square is 1 (Karras et al. 2018)."""
+    return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
+
+
 class _Energy(torch.autograd.Function):
     """Squared norms of kernels, whose gradient PyTorch takes three goes through the memory for."""
 

@@ -111,10 +111,14 @@ class GAN(pl.LightningModule):
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam for the generator and for the discriminator, whose rates allow for their lazy penalties."""
-        return [
-            self._adam(self.generator, lazy_scale([p.every for p in self._on_generator.values()])),
-            self._adam(self.discriminator, lazy_scale([p.every for p in self.penalties.values()])),
-        ]
+        networks = (self.generator, self.discriminator)
+        return [self._adam(net, lazy_scale(due)) for net, due in zip(networks, self.periods, strict=True)]
+
+    @property
+    def periods(self) -> tuple[list[int], list[int]]:
+        """How often the generator's and the discriminator's penalties are due."""
+        on_generator = [penalty.every for penalty in self._on_generator.values()]
+        return on_generator, [penalty.every for penalty in self.penalties.values()]
 
     def _adam(self, network: nn.Module, scale: float) -> torch.optim.Optimizer:
         learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]

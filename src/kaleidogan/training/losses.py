@@ -89,6 +89,49 @@ class BCE:
         return F.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
 
 
+class Wasserstein:
+    """The Wasserstein loss (Arjovsky, Chintala and Bottou 2017), which a gradient penalty has to go with.
+
+    Args:
+        drift: weight of the squared logits of reals, which keeps them from drifting away from 0 (Karras et
+            al. 2018, "Progressive growing of GANs for improved quality, stability, and variation").
+    """
+
+    def __init__(self, drift: float = 0.001) -> None:
+        self.drift = drift
+
+    def discriminator(self, real: Float[Tensor, " n"], fake: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        """Fake - real + drift * real^2, averaged."""
+        return fake.mean() - real.mean() + self.drift * real.square().mean()
+
+    def generator(self, fake: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        """-fake, averaged."""
+        return -fake.mean()
+
+
+class GradientPenalty:
+    """weight * (norm of the logits' gradient - 1)^2 between real and made pictures.
+
+    From Gulrajani et al. 2017, "Improved training of Wasserstein GANs": each picture lies at a random place
+    on the line from a real to a made one.
+    """
+
+    def __init__(self, weight: float = 10.0, every: int = 1) -> None:
+        self.weight = weight
+        self.every = every
+
+    def __call__(
+        self, critic: Critic, real: Float[Tensor, "n c h w"], make_fakes: Callable[[], Tensor]
+    ) -> Float[Tensor, ""]:
+        """The penalty, averaged over the pictures."""
+        place = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
+        between = torch.lerp(real, make_fakes().detach(), place).requires_grad_()
+        gradient = input_gradient(critic(between).float().sum(), between)
+        # The root of 0 has no slope.
+        norm = (gradient.square().sum([1, 2, 3]) + 1e-12).sqrt()
+        return self.weight * (norm - 1).square().mean()
+
+
 class R1:
     """gamma / 2 * squared norm of the logits' gradient at real pictures.
 

@@ -13,12 +13,13 @@ import torch
 import yaml
 
 from kaleidogan import __version__
-from kaleidogan.config import build
+from kaleidogan.config import TARGET, build, read_signature
 from kaleidogan.data.datamodule import ImageData
 from kaleidogan.settings import Channels, Count, Positive, Resolution, Seed
 from kaleidogan.training import checkpoint as checkpoints
 from kaleidogan.training import runs, transfer
 from kaleidogan.training.callbacks.adaptive import steering
+from kaleidogan.training.callbacks.growth import Growth
 from kaleidogan.training.callbacks.keep import Keep
 from kaleidogan.training.callbacks.preempt import Preempt, Stopped
 from kaleidogan.training.gan import GAN
@@ -50,6 +51,7 @@ def train(
     data: dict[str, Any],
     trainer: dict[str, Any],
     augment: dict[str, Any] | None = None,
+    growth: dict[str, Any] | None = None,
     logger: dict[str, Any] | None = None,
     callbacks: dict[str, Any] | None = None,
     debug: bool = False,
@@ -79,6 +81,7 @@ def train(
         data: what the pictures are.
         trainer: on which machine.
         augment: what the discriminator sees the pictures through.
+        growth: when the networks go on to larger pictures; null: they have the pictures' size at once.
         logger: who records.
         callbacks: who watches.
         debug: show where an error comes from.
@@ -93,7 +96,8 @@ def train(
     pictures.check()
     if init_from is not None and not (name and runs.Run(name).last.exists()):
         runs.find_checkpoints(Path(init_from))  # refused before a folder is made for the run
-    gan, config = make_model(config, pictures)
+    grower: Growth | None = build(growth) if growth else None
+    gan, config = make_model(config, pictures, grower)
     kimg = config["kimg"]
     prefix = f"{choices['model']}-{_data_name(data, choices)}"
     run = runs.Run(name) if name is not None else runs.new_run(prefix)
@@ -111,7 +115,7 @@ def train(
         if chosen := [f"{k}={v:g}" for k, v in config["model"].items() if model.get(k, v) is None and v]:
             run.say(f"the model's own choice here: {', '.join(chosen)}")
         try:
-            lightning = play(run, gan, config, pictures, found, allow_changes)
+            lightning = play(run, gan, config, pictures, found, allow_changes, grower)
         except Stopped as stopped:
             run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} name={run.name}")
             sys.exit(128 + stopped.number)
@@ -125,7 +129,9 @@ def train(
     return metric(lightning, optimized_metric)
 
 
-def make_model(config: dict[str, Any], pictures: ImageData) -> tuple[GAN, dict[str, Any]]:
+def make_model(
+    config: dict[str, Any], pictures: ImageData, grower: Growth | None = None
+) -> tuple[GAN, dict[str, Any]]:
     """Build the model, and fill in the numbers that it has chosen itself.
 
     Raises:
@@ -144,6 +150,11 @@ def make_model(config: dict[str, Any], pictures: ImageData) -> tuple[GAN, dict[s
             )
     elif config["model"].get("freeze_layers") and config["resume"] in ("auto", "never"):
         raise ValueError("model.freeze_layers keeps weights that have learnt: set init_from=RUN, too")
+    if grower is not None:
+        if "grow_from" not in read_signature(config["model"][TARGET]).parameters:
+            name = config["model"][TARGET].rpartition(".")[2]
+            raise ValueError(f"{name} does not grow: set growth=none, or model=dcgan or model=progan")
+        config["model"]["grow_from"] = grower.start
     seed_everything(config["seed"])
     gan: GAN = build(config["model"])
     chosen = {key: gan.hparams[key] for key in config["model"] if key in gan.hparams}
@@ -169,6 +180,7 @@ def play(
     pictures: ImageData,
     found: tuple[Path, checkpoints.Checkpoint] | None,
     allow_changes: tuple[str, ...],
+    grower: Growth | None = None,
 ) -> pl.Trainer:
     """Build what steers, watches and records, and train."""
     if found is None and config["init_from"] is not None:
@@ -186,15 +198,20 @@ def play(
     trainer: pl.Trainer = build(
         config["trainer"],
         folder=run.folder,
-        callbacks=[*steering(gan, run), *callbacks.values(), keep, Preempt(keep)],
+        callbacks=[
+            *steering(gan, run),
+            *callbacks.values(),
+            *([grower] if grower else []),
+            keep,
+            Preempt(keep),
+        ],
         loggers=list(build(config["logger"] or {}, run=run).values()),
     )
     if config["compile"]:
-        if trainer.strategy.root_device.type != "cuda":
-            raise ValueError("compile=true needs CUDA: a processor gains nothing by it (measured)")
-        gan.compile_passes()
+        compile_passes(gan, trainer, grower)
     pictures.schedule(
-        batch_size=config["batch_size"],
+        batch_sizes=grower.batch_sizes if grower else [config["batch_size"]],
+        level=grower.level if grower else int,
         tick=max(1, round(config["tick_kimg"] * 1000)),
         stop=max(1, round(config["kimg"] * 1000)),
         position=lambda: gan.images_seen,
@@ -202,6 +219,19 @@ def play(
     announce(run, gan, pictures, trainer, found)
     trainer.fit(gan, datamodule=pictures)
     return trainer
+
+
+def compile_passes(gan: GAN, trainer: pl.Trainer, grower: Growth | None) -> None:
+    """Compile the passes without penalties, where that helps.
+
+    Raises:
+        ValueError: on another device than a GPU, or for a network that grows.
+    """
+    if trainer.strategy.root_device.type != "cuda":
+        raise ValueError("compile=true needs CUDA: a processor gains nothing by it (measured)")
+    if grower is not None:
+        raise ValueError("compile=true would compile anew in each batch of a fade: set growth=none")
+    gan.compile_passes()
 
 
 def _data_name(data: dict[str, Any], choices: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from kaleidogan.config import TARGET
 from kaleidogan.training.checkpoint import Checkpoint
 
 FREE = (
@@ -35,6 +36,8 @@ def flatten(value: Any, key: str = "") -> dict[str, Any]:
         return {key: value}
     found: dict[str, Any] = {}
     for name, entry in value.items():
+        if name == TARGET:  # the class counts, not the file that it is in
+            entry = str(entry).rpartition(".")[2]
         found |= flatten(entry, f"{key}.{name}" if key else str(name))
     return found
 

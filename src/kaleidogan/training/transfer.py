@@ -49,8 +49,8 @@ def copy_fitting(gan: GAN, theirs: dict[str, Any]) -> tuple[list[str], list[str]
     copied, kept = [], []
     state, found = gan.state_dict(), by_place(theirs)
     for place, name in by_place(state).items():
-        if not name.startswith(NETWORKS):
-            continue
+        if not name.startswith(NETWORKS) or not isinstance(state[name], torch.Tensor):
+            continue  # a growing network's level is not a weight
         own = state[name]
         if place not in found:
             kept.append(f"{name} {tuple(own.shape)}: not there")

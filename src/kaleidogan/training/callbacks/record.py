@@ -1,7 +1,7 @@
 """Scalars: the mean of each over a tick, with the speed, to every logger."""
 
 import time
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 from torch import Tensor
@@ -9,6 +9,15 @@ from torch import Tensor
 from kaleidogan.training.callbacks.health import memory
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.logging import CSV, TensorBoard, Wandb
+
+
+@runtime_checkable
+class Measure(Protocol):
+    """A callback with scalars of its own at the end of a tick: asked for here, so that a tick is one row."""
+
+    def measure(self, trainer: pl.Trainer, gan: GAN) -> dict[str, float]:
+        """Return them; none, if no measurement is due."""
+        ...
 
 
 class Record(pl.Callback):
@@ -66,6 +75,9 @@ class Record(pl.Callback):
             "speed/images_per_second": (pl_module.images_seen - images_before) / seconds,
             **memory(),
         }
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Measure):
+                scalars |= callback.measure(trainer, pl_module)
         self._sums, self._counts = {}, {}
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=pl_module.images_seen)

@@ -75,7 +75,10 @@ class Samples(pl.Callback):
         columns = self._columns(gan)
         z = latents(range(columns**2), gan.generator.latent_dim)  # type: ignore[arg-type]
         c = gan.trainer.datamodule.conditions(len(z))  # type: ignore[attr-defined]
-        return grid([to_uint8(picture) for picture in synthesize(gan.average, z, c)], columns)
+        pictures = [to_uint8(picture) for picture in synthesize(gan.average, z, c)]
+        # A growing network's small ones are shown as large as the last will be.
+        factor = gan.generator.image_shape[1] // pictures[0].shape[0]  # type: ignore[index, operator]
+        return grid([picture.repeat(factor, 0).repeat(factor, 1) for picture in pictures], columns)
 
     def _save(self, trainer: pl.Trainer, gan: GAN) -> None:
         sheet = self._sheet(gan)

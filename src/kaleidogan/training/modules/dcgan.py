@@ -5,10 +5,19 @@ from typing import Literal
 from torch import nn
 
 from kaleidogan.models import dcgan
-from kaleidogan.settings import Channels, Count, Fraction, NotNegative, Positive, Resolution, size_of
+from kaleidogan.settings import (
+    Channels,
+    Count,
+    Fraction,
+    GrowFrom,
+    NotNegative,
+    Positive,
+    Resolution,
+    size_of,
+)
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.losses import BCE, R1, NonSaturating
-from kaleidogan.training.modules.parts import fast
+from kaleidogan.training.modules.parts import build_network, fast
 
 
 class DCGAN(GAN):
@@ -32,6 +41,8 @@ class DCGAN(GAN):
         batch_size: images in a batch, over all GPUs.
         kimg: length of the training, in thousands of images; 3000 is once through LSUN's bedrooms.
         accumulate: parts into which a batch is cut to save memory.
+        grow_from: the shorter side of the pictures that training begins with; base: the smallest; null: it
+            does not grow. Set by growth.start.
         augment: what the discriminator sees the pictures through; None: plain.
     """
 
@@ -55,18 +66,13 @@ class DCGAN(GAN):
         batch_size: Count = 128,
         kimg: Positive = 3000.0,
         accumulate: Count = 1,
+        grow_from: GrowFrom | None = None,
         augment: nn.Module | None = None,
     ) -> None:
-        size = size_of(resolution)
+        options = {**locals(), "resolution": size_of(resolution)}
         super().__init__(
-            generator=fast(
-                dcgan.Generator(resolution=size, channels=channels, latent_dim=latent_dim, width=width)
-            ),
-            discriminator=fast(
-                dcgan.Discriminator(
-                    resolution=size, channels=channels, width=width, discriminator_norm=discriminator_norm
-                )
-            ),
+            generator=fast(build_network(dcgan.Generator, options)),
+            discriminator=(discriminator := fast(build_network(dcgan.Discriminator, options))),
             loss=BCE(real_label=1 - label_smoothing) if loss == "bce" else NonSaturating(),
             penalties={"penalty/r1": R1(r1_gamma, r1_every)} if r1_gamma > 0 else {},
             augment=augment if augment is not None else nn.Identity(),
@@ -76,5 +82,6 @@ class DCGAN(GAN):
             accumulate=accumulate,
             ema_kimg=ema_kimg,
             ema_rampup=ema_rampup,
+            view=discriminator.stage.view,  # type: ignore[union-attr, arg-type]
         )
         self.save_hyperparameters(ignore=["augment"], logger=False)

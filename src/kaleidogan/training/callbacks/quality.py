@@ -1,0 +1,157 @@
+"""Quality: how near the averaged generator's pictures come to the real ones, tick by tick."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kaleidogan.metrics.swd import SlicedWasserstein
+from kaleidogan.metrics.texture import FlatNoise, radial_spectrum, spectrum_gap
+from kaleidogan.sampling import Pixels, latents, save_png, synthesize
+from kaleidogan.settings import Count
+from kaleidogan.training.gan import GAN
+from kaleidogan.training.logging import PictureLogger
+
+FEWEST = 2
+"""Pictures without which there is nothing to compare."""
+
+
+@dataclass(frozen=True)
+class Reals:
+    """What is known of the real pictures, as the networks see them for the time being."""
+
+    first: Tensor
+    swd: SlicedWasserstein
+    spectrum: Tensor
+    flat_noise: FlatNoise
+    noise: float
+
+
+class Quality(pl.Callback):
+    """Measures pictures of fixed seeds against reals; `Record` writes the numbers into the tick's row.
+
+    `metric/swd` is the sliced Wasserstein distance, also for each level of the pyramid (`metric/swd_16`);
+    `metric/spectrum_gap_db` how far the spectra are apart, `metric/spectrum_high_db` how much too strong the
+    highest quarter of frequencies is; `metric/flat_noise` the noise in flat areas, in gray levels, beside
+    that of the reals. At the end both spectra are drawn, as `samples/spectrum.png`.
+
+    Args:
+        pictures: made, and as many reals; fewer if the set has fewer.
+        every_ticks: measure at each so many ticks' end.
+    """
+
+    def __init__(self, *, pictures: Count = 256, every_ticks: Count = 1) -> None:
+        self._pictures = pictures
+        self._every = every_ticks
+        self._ticks = 0
+        self._reals: Reals | None = None
+        self._spectrum: tuple[int, Tensor] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The ticks so far."""
+        return {"ticks": self._ticks}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting ticks."""
+        self._ticks = state_dict["ticks"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so if there is nothing to measure against."""
+        if trainer.is_global_zero and (count := self._count(trainer)) < FEWEST:
+            of = "callbacks.quality.pictures" if self._pictures < FEWEST else "the data set's size"
+            print(f"note: no metric/* is measured: {of} is {count}, and it takes {FEWEST} pictures")
+
+    def measure(self, trainer: pl.Trainer, gan: GAN) -> dict[str, float]:
+        """Compare the pictures of now with the reals, where a tick is due; on the first rank."""
+        self._ticks += 1
+        if self._ticks % self._every or not trainer.is_global_zero or self._count(trainer) < FEWEST:
+            return {}
+        fakes = self._fakes(trainer, gan)
+        reals = self._known(trainer, gan)
+        spectrum = radial_spectrum(fakes)
+        self._spectrum = gan.images_seen, spectrum
+        levels = reals.swd(fakes)
+        gap, high = spectrum_gap(spectrum, reals.spectrum)
+        return {
+            "metric/swd": sum(levels.values()) / len(levels),
+            **{f"metric/swd_{side}": value for side, value in levels.items()},
+            "metric/spectrum_gap_db": gap,
+            "metric/spectrum_high_db": high,
+            "metric/flat_noise": reals.flat_noise(fakes),
+            "metric/flat_noise_real": reals.noise,
+        }
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw both spectra."""
+        assert isinstance(pl_module, GAN)
+        if not trainer.is_global_zero or self._count(trainer) < FEWEST:
+            return
+        if self._spectrum is None or self._spectrum[0] != pl_module.images_seen:
+            fakes = self._fakes(trainer, pl_module)
+            self._spectrum = pl_module.images_seen, radial_spectrum(fakes)
+        drawn = draw_spectra(self._known(trainer, pl_module).spectrum, self._spectrum[1])
+        save_png(Path(trainer.default_root_dir) / "samples" / "spectrum.png", drawn)
+        for logger in trainer.loggers:
+            if isinstance(logger, PictureLogger):
+                logger.log_picture("samples/spectrum", drawn, pl_module.images_seen)
+
+    def _count(self, trainer: pl.Trainer) -> int:
+        return min(self._pictures, len(trainer.datamodule.index))  # type: ignore[attr-defined]
+
+    def _fakes(self, trainer: pl.Trainer, gan: GAN) -> Tensor:
+        count = self._count(trainer)
+        z = latents(range(count), gan.generator.latent_dim)  # type: ignore[arg-type]
+        c = trainer.datamodule.conditions(count)  # type: ignore[attr-defined]
+        return as_saved(synthesize(gan.average, z, c))
+
+    def _known(self, trainer: pl.Trainer, gan: GAN) -> Reals:
+        """What is known of the reals; learnt again where a growing network looks at them anew."""
+        first = self._viewed(trainer, gan, 1)[0]
+        if self._reals is None or not torch.equal(self._reals.first, first):
+            reals = self._viewed(trainer, gan, self._count(trainer))
+            flat_noise = FlatNoise(reals)
+            self._reals = Reals(
+                first=first,
+                swd=SlicedWasserstein(reals),
+                spectrum=radial_spectrum(reals),
+                flat_noise=flat_noise,
+                noise=flat_noise(reals),
+            )
+        return self._reals
+
+    def _viewed(self, trainer: pl.Trainer, gan: GAN, count: int) -> Tensor:
+        pictures = trainer.datamodule.reals(count)  # type: ignore[attr-defined]
+        with torch.no_grad():
+            return as_saved(gan.view(pictures.to(gan.device)).cpu())
+
+
+def as_saved(pictures: Iterable[Float[Tensor, "c h w"]]) -> Float[Tensor, "n c h w"]:
+    """Clip and round pictures to the 255 levels that they are saved in, as the reals were."""
+    return torch.stack([((picture + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1 for picture in pictures])
+
+
+def draw_spectra(reals: Float[Tensor, " f"], fakes: Float[Tensor, " f"]) -> Pixels:
+    """Plot two spectra over frequency, in octaves."""
+    # Half a second of import that a training without this callback need not wait for.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    frequencies = np.arange(1, len(reals) + 1)
+    axes.plot(frequencies, reals.numpy(), label="reals", color="black")
+    axes.plot(frequencies, fakes.numpy(), label="fakes", color="tab:red")
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("frequency, cycles in the shorter side")
+    axes.set_ylabel("power of the luminance, dB")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.array(canvas.buffer_rgba())[:, :, :3]  # type: ignore[no-untyped-call]
