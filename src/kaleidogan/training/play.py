@@ -194,17 +194,14 @@ def play(
         resumed=found[1] if found else None,
         allow_changes=allow_changes,
     )
-    callbacks = build(config["callbacks"] or {})
+    watching = list(build(config["callbacks"] or {}).values())
+    if grower is not None:
+        grower.attach(gan, run)
+        watching.append(grower)
     trainer: pl.Trainer = build(
         config["trainer"],
         folder=run.folder,
-        callbacks=[
-            *steering(gan, run),
-            *callbacks.values(),
-            *([grower] if grower else []),
-            keep,
-            Preempt(keep),
-        ],
+        callbacks=[*steering(gan, run), *watching, keep, Preempt(keep)],
         loggers=list(build(config["logger"] or {}, run=run).values()),
     )
     if config["compile"]:
