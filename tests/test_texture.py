@@ -86,12 +86,22 @@ def test_noise_on_plain_paper_is_measured_in_gray_levels(sigma, channels):
 
 
 def test_only_flat_patches_count():
-    paper = torch.zeros(10, 3, 32, 32)
+    paper = torch.zeros(10, 3, 64, 64)
     measure = FlatNoise(paper)
-    both = paper + GRAY_LEVEL * noise(10, 3, 32, 32)
-    both[..., 16:] += wave(32, 16, 4, 0)
+    both = paper + GRAY_LEVEL * noise(10, 3, 64, 64)
+    both[..., 32:] += wave(64, 32, 4, 0)
     assert measure(both) == pytest.approx(LEFT, rel=0.1)
-    assert measure(both[..., 16:]) != measure(both[..., 16:])  # NaN: nothing is flat
+    assert measure(both[..., 32:]) != measure(both[..., 32:])  # NaN: nothing is flat
+
+
+def test_the_border_does_not_count_and_fine_texture_is_no_structure():
+    paper = torch.zeros(10, 3, 64, 64)
+    measure = FlatNoise(paper)
+    framed = paper.clone()
+    framed[..., 0] = 1
+    assert measure(framed) == pytest.approx(0, abs=1e-4)
+    hatched = paper + 10 * GRAY_LEVEL * (-1) ** (torch.arange(64) + torch.arange(64)[:, None])
+    assert measure(hatched) == pytest.approx(10, rel=0.05)
 
 
 def slopes(*rises: float) -> torch.Tensor:

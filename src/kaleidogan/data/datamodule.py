@@ -141,6 +141,11 @@ class ImageData(pl.LightningDataModule):
         """Images at which training ends."""
         return int(self._clock["stop"])
 
+    def ends_tick(self, before: int, now: int) -> bool:
+        """Whether the batch between two counts of images was a tick's last, see `order.Batches`."""
+        tick = self._clock["tick"]
+        return bool(now // tick > before // tick or now >= self.stop)
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of the pictures."""

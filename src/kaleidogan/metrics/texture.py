@@ -57,10 +57,12 @@ def spectrum_gap(fake_db: Float[Tensor, " f"], real_db: Float[Tensor, " f"]) -> 
 class FlatNoise:
     """The noise in flat areas: what a slight blur takes away there.
 
-    A patch is flat if its pixels, blurred, deviate no more from their mean than those of the flattest quarter
-    of the reals' patches, or by two gray levels: reals with plain paper have a quarter that does not deviate
-    at all, and no generated patch is that flat. Such reals also have about no noise there; so compare the
-    levels, of fakes and of reals, and not their ratio.
+    A patch is flat if its pixels, blurred thrice lest the noise itself count, deviate no more from their mean
+    than those of the flattest quarter of the reals' patches, or by two gray levels: reals with plain paper
+    have a quarter that does not deviate at all, and no generated patch is that flat. Such reals also have
+    about no noise there; so compare the levels, of fakes and of reals, and not their ratio. The outermost
+    patches are left out: networks draw lines along the border, where their convolutions see zeros, which is
+    another matter.
 
     Args:
         reals: in [-1, 1].
@@ -92,10 +94,13 @@ class FlatNoise:
         """How much each patch deviates when blurred, and the mean square of what the blur takes away."""
         pictures = colours(pictures)
         blurred = low_pass(pictures)
-        deviation = self._patches(blurred).var(-1, correction=0).mean(1).sqrt()
+        structure = low_pass(low_pass(blurred))
+        deviation = self._patches(structure).var(-1, correction=0).mean(1).sqrt()
         return deviation, self._patches(pictures - blurred).square().mean((1, -1))
 
     def _patches(self, pictures: Tensor) -> Tensor:
         """[n, c, h, w] -> [n, c, rows, columns, pixels]; what does not fill a patch is left out."""
         cut = pictures.unfold(2, self._patch, self._patch).unfold(3, self._patch, self._patch)
+        if min(cut.shape[2:4]) > 2:
+            cut = cut[:, :, 1:-1, 1:-1]
         return cut.flatten(-2)

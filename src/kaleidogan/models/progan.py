@@ -163,7 +163,7 @@ class Discriminator(nn.Module):
         self.from_picture = nn.ModuleList(
             Conv(channels, outputs, 1) for outputs in widths[-len(self.stage.sizes) :]
         )
-        self.blocks = nn.ModuleList(
+        self.blocks_from_base = nn.ModuleList(
             DiscriminatorBlock(inputs, outputs) for outputs, inputs in pairwise(widths)
         )
         self.conv = Conv(deepest + 1, deepest, 3)
@@ -172,13 +172,13 @@ class Discriminator(nn.Module):
 
     def forward(self, image: Float[Tensor, "n c h w"], c: Tensor | None = None) -> Float[Tensor, " n"]:
         """How real each picture of the present level looks: the logit, unreduced."""
-        first, stage = len(self.blocks) + 1 - len(self.from_picture), self.stage
+        first, stage = len(self.blocks_from_base) + 1 - len(self.from_picture), self.stage
         image = image.to(ops.working_type(self.out.weight), memory_format=torch.channels_last)
         with torch.autocast(image.device.type, enabled=False):
             x = self.from_picture[stage.level](image)
             top = first + stage.level
             for number in range(top, 0, -1):
-                x = self.blocks[number - 1](x)
+                x = self.blocks_from_base[number - 1](x)
                 if number == top and stage.is_fading:
                     x = stage.blend(self.from_picture[stage.level - 1](halve(image)), x)
             x = ops.minibatch_std(x.to(self.out.weight.dtype), self.mbstd_group)

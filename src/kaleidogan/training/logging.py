@@ -32,6 +32,7 @@ CHARTS = (
     "gradient",
     "health",
     "augment",
+    "growth",
     "speed",
     "memory",
     "metric",

@@ -224,10 +224,10 @@ def compile_passes(gan: GAN, trainer: pl.Trainer, grower: Growth | None) -> None
     Raises:
         ValueError: on another device than a GPU, or for a network that grows.
     """
-    if trainer.strategy.root_device.type != "cuda":
-        raise ValueError("compile=true needs CUDA: a processor gains nothing by it (measured)")
     if grower is not None:
         raise ValueError("compile=true would compile anew in each batch of a fade: set growth=none")
+    if trainer.strategy.root_device.type != "cuda":
+        raise ValueError("compile=true needs CUDA: a processor gains nothing by it (measured)")
     gan.compile_passes()
 
 

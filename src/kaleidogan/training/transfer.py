@@ -12,7 +12,7 @@ from kaleidogan.training.gan import GAN
 from kaleidogan.training.runs import Run, find_checkpoints
 
 NETWORKS = ("generator.", "discriminator.", "average.")
-BLOCK = re.compile(r"(discriminator\.blocks\.)(\d+)\.")
+BLOCK = re.compile(r"(discriminator\.(?:blocks|from_bands|neural)\.)(\d+)\.")
 
 
 def begin_with(gan: GAN, path: Path, run: Run) -> None:
@@ -69,5 +69,10 @@ def by_place(names: Iterable[str]) -> dict[str, str]:
     follow.
     """
     names = list(names)
-    last = max((int(block[2]) for name in names if (block := BLOCK.match(name))), default=0)
-    return {BLOCK.sub(lambda block: f"{block[1]}{last - int(block[2])}.", name): name for name in names}
+    last: dict[str, int] = {}
+    for name in names:
+        if block := BLOCK.match(name):
+            last[block[1]] = max(last.get(block[1], 0), int(block[2]))
+    return {
+        BLOCK.sub(lambda block: f"{block[1]}{last[block[1]] - int(block[2])}.", name): name for name in names
+    }

@@ -3,11 +3,11 @@
 from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
-import torch
 
 from kaleidogan.models.growing import Stage
 from kaleidogan.settings import Count, Fraction, GrowFrom, Positive
-from kaleidogan.training.callbacks.quality import Quality
+from kaleidogan.training.callbacks.quality import FEWEST, Quality
+from kaleidogan.training.callbacks.record import Record
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.losses import lazy_scale
 from kaleidogan.training.runs import Run
@@ -135,6 +135,7 @@ class Growth(pl.Callback):
         self._rates = learning_rates
         self._began = 0.0
         self._ticks: list[Tick] = []
+        self._quality: Quality | None = None
 
     def attach(self, gan: GAN, run: Run) -> None:
         """Take the networks to grow.
@@ -173,12 +174,8 @@ class Growth(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say how many pictures are large enough for each level, and set its learning rate."""
         assert isinstance(pl_module, GAN)
-        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        if self._rule.measures and not any(isinstance(callback, Quality) for callback in callbacks):
-            raise ValueError(
-                "growth=auto looks at what callbacks.quality measures: set callbacks=default, or use "
-                "growth=schedule"
-            )
+        if self._rule.measures:
+            self._find_quality(trainer)
         self._set_rates(trainer, pl_module)
         if trainer.is_global_zero and pl_module.images_seen == 0:
             rows = trainer.datamodule.index.rows  # type: ignore[attr-defined]
@@ -198,17 +195,16 @@ class Growth(pl.Callback):
                 self._began += self._fade
                 self._note(pl_module, f"level {self._side()} px is faded in")
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Hand the level on to be logged."""
-        outputs["growth/side"] = torch.tensor(float(self._side()))
-        outputs["growth/alpha"] = torch.tensor(self.stage.alpha)
+    def measure(self, trainer: pl.Trainer, gan: GAN) -> dict[str, float]:
+        """Hand the level on to `Record`, which comes before this callback and writes the tick's row."""
+        return {"growth/side": float(self._side()), "growth/alpha": self.stage.alpha}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Go on to the next level if it is time."""
         assert isinstance(pl_module, GAN)
         if self.stage.is_fading or self.stage.level + 1 == len(self.stage.sizes):
+            return
+        if self._quality is not None and not self._quality.found:
             return
         self._ticks.append(self._tick(trainer, pl_module))
         reason = trainer.strategy.broadcast(self._rule.reason(self._ticks))
@@ -223,14 +219,25 @@ class Growth(pl.Callback):
         batch = self.batch_sizes[self.stage.level]
         self._note(pl_module, f"from {before} to {self._side()} px with batches of {batch}: {reason}")
 
+    def _find_quality(self, trainer: pl.Trainer) -> None:
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        self._quality = next((callback for callback in callbacks if isinstance(callback, Quality)), None)
+        has_record = any(isinstance(callback, Record) for callback in callbacks)
+        if self._quality is None or not has_record or self._quality.count(trainer) < FEWEST:
+            raise ValueError(
+                f"growth=auto looks at what callbacks.record and callbacks.quality tell of {FEWEST} pictures or "
+                "more: set callbacks=default, or use growth=schedule"
+            )
+
     def _tick(self, trainer: pl.Trainer, gan: GAN) -> Tick:
         """What the rule looks at."""
         kimg = {"kimg": (gan.images_seen - self._began) / 1000}
         if not self._rule.measures:
             return kimg
+        assert self._quality is not None
         found = trainer.callback_metrics
         separation = (found["logit/sign"] - found["logit/sign_fake"]) / 2
-        return {**kimg, "swd": float(found["metric/swd"]), "separation": float(separation)}
+        return {**kimg, "swd": self._quality.found["metric/swd"], "separation": float(separation)}
 
     def _side(self) -> int:
         return min(self.stage.size)

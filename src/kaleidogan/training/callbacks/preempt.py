@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 
@@ -54,10 +54,22 @@ class Preempt(pl.Callback):
         if self._received is None:
             return
         assert isinstance(pl_module, GAN)
+        now = pl_module.images_seen
+        before = now - len(batch["image"]) * trainer.world_size
+        if trainer.datamodule.ends_tick(before, now):  # type: ignore[attr-defined]
+            return
         self._keep.save(trainer, pl_module)
+        self._leave(trainer, self._received)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave after all that is due at a tick's end, the save among it, if a signal came in its last step."""
+        if self._received is not None:
+            self._leave(trainer, self._received)
+
+    def _leave(self, trainer: pl.Trainer, number: int) -> NoReturn:
         for logger in trainer.loggers:
             logger.finalize("success")
-        raise Stopped(self._received)
+        raise Stopped(number)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Listen no more."""

@@ -26,7 +26,7 @@ FEWEST = 2
 class Reals:
     """What is known of the real pictures, as the networks see them for the time being."""
 
-    first: Tensor
+    seen: Tensor
     swd: SlicedWasserstein
     spectrum: Tensor
     flat_noise: FlatNoise
@@ -51,6 +51,8 @@ class Quality(pl.Callback):
         self._every = every_ticks
         self._ticks = 0
         self._reals: Reals | None = None
+        self.found: dict[str, float] = {}
+        """What was measured in this tick; none, if that was not due."""
         self._spectrum: tuple[int, Tensor] | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -63,14 +65,15 @@ class Quality(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so if there is nothing to measure against."""
-        if trainer.is_global_zero and (count := self._count(trainer)) < FEWEST:
+        if trainer.is_global_zero and (count := self.count(trainer)) < FEWEST:
             of = "callbacks.quality.pictures" if self._pictures < FEWEST else "the data set's size"
             print(f"note: no metric/* is measured: {of} is {count}, and it takes {FEWEST} pictures")
 
     def measure(self, trainer: pl.Trainer, gan: GAN) -> dict[str, float]:
         """Compare the pictures of now with the reals, where a tick is due; on the first rank."""
         self._ticks += 1
-        if self._ticks % self._every or not trainer.is_global_zero or self._count(trainer) < FEWEST:
+        self.found = {}
+        if self._ticks % self._every or not trainer.is_global_zero or self.count(trainer) < FEWEST:
             return {}
         fakes = self._fakes(trainer, gan)
         reals = self._known(trainer, gan)
@@ -78,7 +81,7 @@ class Quality(pl.Callback):
         self._spectrum = gan.images_seen, spectrum
         levels = reals.swd(fakes)
         gap, high = spectrum_gap(spectrum, reals.spectrum)
-        return {
+        self.found = {
             "metric/swd": sum(levels.values()) / len(levels),
             **{f"metric/swd_{side}": value for side, value in levels.items()},
             "metric/spectrum_gap_db": gap,
@@ -86,11 +89,12 @@ class Quality(pl.Callback):
             "metric/flat_noise": reals.flat_noise(fakes),
             "metric/flat_noise_real": reals.noise,
         }
+        return self.found
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw both spectra."""
         assert isinstance(pl_module, GAN)
-        if not trainer.is_global_zero or self._count(trainer) < FEWEST:
+        if not trainer.is_global_zero or self.count(trainer) < FEWEST:
             return
         if self._spectrum is None or self._spectrum[0] != pl_module.images_seen:
             fakes = self._fakes(trainer, pl_module)
@@ -101,34 +105,36 @@ class Quality(pl.Callback):
             if isinstance(logger, PictureLogger):
                 logger.log_picture("samples/spectrum", drawn, pl_module.images_seen)
 
-    def _count(self, trainer: pl.Trainer) -> int:
+    def count(self, trainer: pl.Trainer) -> int:
+        """Pictures that are made and compared."""
         return min(self._pictures, len(trainer.datamodule.index))  # type: ignore[attr-defined]
 
     def _fakes(self, trainer: pl.Trainer, gan: GAN) -> Tensor:
-        count = self._count(trainer)
+        count = self.count(trainer)
         z = latents(range(count), gan.generator.latent_dim)  # type: ignore[arg-type]
         c = trainer.datamodule.conditions(count)  # type: ignore[attr-defined]
         return as_saved(synthesize(gan.average, z, c))
 
     def _known(self, trainer: pl.Trainer, gan: GAN) -> Reals:
         """What is known of the reals; learnt again where a growing network looks at them anew."""
-        first = self._viewed(trainer, gan, 1)[0]
-        if self._reals is None or not torch.equal(self._reals.first, first):
-            reals = self._viewed(trainer, gan, self._count(trainer))
+        # Noise, since a level may make no difference to a picture that has no detail.
+        shape = trainer.datamodule.image_shape  # type: ignore[attr-defined]
+        noise = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(gan.device)
+        with torch.no_grad():
+            seen = gan.view(noise)
+        if self._reals is None or not torch.equal(self._reals.seen, seen):
+            pictures = trainer.datamodule.reals(self.count(trainer))  # type: ignore[attr-defined]
+            with torch.no_grad():
+                reals = as_saved(gan.view(pictures.to(gan.device)).cpu())
             flat_noise = FlatNoise(reals)
             self._reals = Reals(
-                first=first,
+                seen=seen,
                 swd=SlicedWasserstein(reals),
                 spectrum=radial_spectrum(reals),
                 flat_noise=flat_noise,
                 noise=flat_noise(reals),
             )
         return self._reals
-
-    def _viewed(self, trainer: pl.Trainer, gan: GAN, count: int) -> Tensor:
-        pictures = trainer.datamodule.reals(count)  # type: ignore[attr-defined]
-        with torch.no_grad():
-            return as_saved(gan.view(pictures.to(gan.device)).cpu())
 
 
 def as_saved(pictures: Iterable[Float[Tensor, "c h w"]]) -> Float[Tensor, "n c h w"]:
