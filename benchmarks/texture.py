@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from kaleidogan.data.datamodule import ImageData
 from kaleidogan.metrics.swd import SlicedWasserstein
 from kaleidogan.metrics.texture import FlatNoise, radial_spectrum, spectrum_gap
-from kaleidogan.sampling import latents, load_generator, synthesize
+from kaleidogan.sampling import conditions, latents, load_generator, synthesize
 from kaleidogan.training.callbacks.quality import as_saved
 from kaleidogan.training.runs import find_checkpoints
 
@@ -36,7 +36,8 @@ def main() -> None:
     shape = next(iter(trained.values())).generator.image_shape
     assert isinstance(shape, tuple)
     reals = as_saved(
-        ImageData(resolution=shape[1:], channels=shape[0], path=options.data).reals(options.count)
+        ImageData(resolution=shape[1:], channels=shape[0], path=options.data).reals(options.count),
+        options.count,
     )
     flat_noise, swd, spectrum = FlatNoise(reals), SlicedWasserstein(reals), radial_spectrum(reals)
     figure = Figure(figsize=(9, 5.5), dpi=100, layout="constrained")
@@ -47,9 +48,10 @@ def main() -> None:
     print(f"{'reals':<28}{'':>24}{flat_noise(reals):12.2f}")
     for number, (name, found) in enumerate(trained.items()):
         z = latents(range(len(reals)), found.generator.latent_dim)  # type: ignore[arg-type]
+        c = conditions(found.generator, range(len(reals)))
         for noise in ("const", "none"):
             with torch.no_grad():
-                fakes = as_saved(synthesize(found.generator, z, noise=noise))
+                fakes = as_saved(synthesize(found.generator, z, c, noise=noise), len(reals))
             made = radial_spectrum(fakes)
             gap, high = spectrum_gap(made, spectrum)
             distances = swd(fakes)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kaleidogan.training.gan import GAN, frozen
-from kaleidogan.training.losses import R1, NonSaturating
+from kaleidogan.training.losses import R1, GradientPenalty, NonSaturating, Wasserstein
 from kaleidogan.training.modules import DCGAN, StyleGAN2ADA
 
 
@@ -101,6 +101,31 @@ def test_a_lazy_penalty_weighs_as_much_as_it_is_rare():
     assert gan.discriminator.weight.grad.item() == pytest.approx(16 * 2 * 0.3)
 
 
+def test_penalties_that_are_due_each_time_join_the_step():
+    """At a slope of 0.3: 0.3 - 1 of the loss, 2 * 0.3 of R1 and 20 * (0.3 - 1) of the gradient penalty."""
+    penalties = {"penalty/r1": R1(gamma=2.0, every=1), "penalty/gradient": GradientPenalty(10.0)}
+    for accumulate in (1, 2):
+        gan = game(loss=Wasserstein(drift=0.0), penalties=penalties, accumulate=accumulate)
+        optimizer, steps = gan.optimizers()[1], []
+        optimizer.register_step_post_hook(lambda *step, steps=steps: steps.append(step))
+        scalars = gan.training_step({"image": reals()}, 0)
+        assert len(steps) == 1
+        assert scalars["penalty/r1"].item() == pytest.approx(0.3**2)
+        assert scalars["penalty/gradient"].item() == pytest.approx(10 * 0.7**2)
+        assert scalars["loss/discriminator"].item() == pytest.approx(-0.3)
+        assert gan.discriminator.weight.grad.item() == pytest.approx(-1 + 2 * 0.3 - 20 * 0.7)
+        assert optimizer.param_groups[0]["lr"] == 0.1
+        assert optimizer.param_groups[0]["betas"] == (0.0, 0.99)
+
+
+def test_a_joined_penalty_looks_at_the_fakes_that_the_step_has_made():
+    gan = game(loss=Wasserstein(), penalties={"penalty/gradient": GradientPenalty(10.0)})
+    make, made = gan.generator.forward, []
+    gan.generator.forward = lambda *given: made.append(given) or make(*given)
+    gan.discriminator_step([(reals(), None)], gan.optimizers()[1])
+    assert len(made) == 1
+
+
 def test_a_penalty_is_due_every_so_many_batches():
     gan = game(penalties={"penalty/r1": R1(gamma=2.0, every=3)})
     due = ["penalty/r1" in gan.training_step({"image": reals()}, 0) for _ in range(7)]
@@ -126,6 +151,22 @@ def test_the_average_follows_the_generator():
     assert gan.images_seen == 4
     assert gan.average.place.item() == pytest.approx(gan.generator.place.item() / 2)  # one half-life
     assert gan.average.place.item() > 0
+
+
+@pytest.mark.parametrize("loss", [NonSaturating(), Wasserstein()])
+def test_separation_counts_pairs_that_are_told_apart(loss):
+    """Fakes at 0, of the reals one half at 1, a quarter at 0 and a quarter at -1: 2/4 - 1/4."""
+    pictures = torch.tensor([1.0, 1.0, 0.0, -1.0], dtype=torch.float64)[:, None, None, None]
+    scalars = game(loss=loss).training_step({"image": pictures}, 0)
+    assert scalars["logit/separation"].item() == pytest.approx(0.25)
+
+
+def test_signs_of_a_wasserstein_critic_count_from_half_way_between_the_means():
+    gan = game(loss=Wasserstein())
+    gan.discriminator.register_forward_hook(lambda critic, given, logits: logits + 5)  # 0 is nowhere special
+    scalars = gan.training_step({"image": reals()}, 0)
+    assert scalars["logit/sign"].item() == 1  # 5.3 against 5
+    assert game(loss=Wasserstein()).training_step({"image": -reals()}, 0)["logit/sign"].item() == -1
 
 
 def test_the_critic_sees_everything_through_the_augmentation():

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from kaleidogan.training.losses import BCE, R1, NonSaturating, PathLength, lazy_scale
+from kaleidogan.training.losses import (
+    BCE,
+    R1,
+    GradientPenalty,
+    NonSaturating,
+    PathLength,
+    Wasserstein,
+    lazy_scale,
+)
 
 
 def test_at_logits_of_zero_each_player_is_at_log_2():
@@ -29,6 +37,47 @@ def test_smoothing_is_least_at_the_logit_of_the_label():
     assert logits[values.index(min(values))].item() == pytest.approx(math.log(0.9 / 0.1), abs=0.01)
     with pytest.raises(ValueError, match=r"real_label 1\.2"):
         BCE(1.2)
+
+
+def test_the_wasserstein_loss_is_a_difference_of_means_and_the_drift_a_mean_square():
+    real, fake = torch.tensor([1.0, 3.0]), torch.tensor([-3.0, 5.0])
+    assert Wasserstein(drift=0.0).discriminator(real, fake).item() == pytest.approx(1 - 2)
+    assert Wasserstein(drift=0.1).discriminator(real, fake).item() == pytest.approx(1 - 2 + 0.1 * 5)
+    assert Wasserstein().generator(fake).item() == pytest.approx(-1)
+    assert Wasserstein().drift == 0.001
+
+
+def test_the_gradient_penalty_of_a_linear_critic_is_the_squared_distance_of_its_slope_from_1():
+    torch.manual_seed(0)
+    slope = torch.randn(3 * 4 * 4, dtype=torch.float64, requires_grad=True)
+    real, fake = torch.randn(2, 5, 3, 4, 4, dtype=torch.float64)
+    penalty = GradientPenalty(weight=7.0)(lambda image: image.flatten(1) @ slope, real, lambda: fake)
+    norm = slope.norm()
+    torch.testing.assert_close(penalty, 7 * (norm - 1) ** 2)
+    (gradient,) = torch.autograd.grad(penalty, slope)
+    torch.testing.assert_close(gradient, 14 * (norm - 1) * slope / norm)
+
+
+def test_the_gradient_penalty_looks_at_a_random_place_on_the_line_from_each_real_to_its_fake():
+    torch.manual_seed(0)
+    real, fake, seen = torch.randn(64, 3, 4, 4), torch.randn(64, 3, 4, 4), []
+    GradientPenalty()(lambda image: seen.append(image) or image.sum([1, 2, 3]), real, lambda: fake)
+    places = ((seen[0] - real) / (fake - real)).flatten(1)
+    torch.testing.assert_close(places, places[:, :1].expand_as(places), atol=1e-3, rtol=1e-3)
+    places = places.median(1).values.sort().values
+    assert places.min() > 0
+    assert places.max() < 1
+    torch.testing.assert_close(places, (torch.arange(64) + 0.5) / 64, atol=0.15, rtol=0)
+
+
+def test_the_gradient_penalty_sends_nothing_to_the_generator_and_survives_a_flat_critic():
+    real, fake = torch.randn(4, 1, 2, 2), torch.randn(4, 1, 2, 2, requires_grad=True)
+    slope = torch.zeros(4, requires_grad=True)
+    penalty = GradientPenalty(weight=10.0)(lambda image: image.flatten(1) @ slope, real, lambda: fake * 2)
+    penalty.backward()
+    assert penalty.item() == pytest.approx(10, rel=1e-5)
+    assert fake.grad is None
+    assert slope.grad.isfinite().all()
 
 
 def test_r1_of_a_linear_discriminator_is_half_gamma_times_its_squared_weight():
@@ -177,4 +226,5 @@ def test_the_path_length_penaltys_gradient_is_that_of_plain_double_backward():
 def test_lazy_rates():
     assert lazy_scale([16]) == pytest.approx(16 / 17)
     assert lazy_scale([4]) == pytest.approx(4 / 5)
-    assert lazy_scale([]) == 1
+    assert lazy_scale([]) == lazy_scale([1]) == 1
+    assert lazy_scale([1, 16]) == lazy_scale([16])

@@ -81,3 +81,41 @@ def test_ticks_end_at_multiples_and_training_at_its_stop():
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(ValueError, match="batch_size 9 cannot be shared equally by 2"):
         Batches(Order([30], seed=0), batch_sizes=[9], position=lambda: 0, tick=9, stop=9, world_size=2)
+
+
+def test_each_level_has_its_batch_size_from_a_tick_on_and_misses_no_item():
+    seen, level, order = [0], [0], Order([30], seed=0)
+    batches = Batches(
+        order,
+        batch_sizes=[8, 4, 2],
+        level=lambda: level[0],
+        position=lambda: seen[0],
+        tick=16,
+        stop=60,
+    )
+    sizes, items = [], []
+    for level[0] in (0, 1, 2, 2):
+        tick = list(batches)
+        assert len(tick) <= len(batches) == 8
+        sizes.append([len(batch) for batch in tick])
+        items += chain(*tick)
+        seen[0] = len(items)
+    assert sizes == [[8] * 2, [4] * 4, [2] * 8, [2] * 6]
+    assert items == order.items(0, 60).tolist()
+
+
+def test_a_level_is_asked_for_when_its_tick_begins():
+    level = [0]
+    batches = Batches(
+        Order([30], seed=0), batch_sizes=[8, 4], level=lambda: level[0], position=int, tick=16, stop=99
+    )
+    tick = iter(batches)
+    assert len(next(tick)) == 8
+    level[0] = 1
+    assert [len(batch) for batch in tick] == [8]
+    assert [len(batch) for batch in batches] == [4] * 4
+
+
+def test_a_batch_of_any_level_that_cannot_be_shared_is_refused():
+    with pytest.raises(ValueError, match="batch_size 6 cannot be shared equally by 4"):
+        Batches(Order([30], seed=0), batch_sizes=[8, 6], position=int, tick=9, stop=9, world_size=4)

@@ -162,10 +162,12 @@ def test_a_named_sweep_is_a_run_for_each_job_and_a_failed_one_stops_no_other(tra
 
 @pytest.mark.parametrize("option", options_of("experiment"))
 def test_every_experiment_trains(folder, option):
-    model = composed("train", f"experiment={option}")["model"]
+    config = composed("train", f"experiment={option}")
+    model = config["model"]
     narrow = [f"model.{key}={SMALL[key]}" for key in ("channel_max", "w_dim", "latent_dim") if key in model]
     # The procedural set: the others' pictures are the user's.
     settings = [f"experiment={option}", *TINY, *narrow, "data.maker.num_images=20", "logger=csv", "name=a"]
+    settings += ["growth.start=base"] if config["growth"] else []
     cli.run("train", settings, program="train.py")
     assert (folder / "runs" / "a" / "samples" / "reals-and-samples.png").exists()
 

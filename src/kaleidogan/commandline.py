@@ -149,7 +149,7 @@ def help_text(command: str, program: str, overrides: Sequence[str]) -> str:
         for option in options_of(group):
             lines += [f"  {option:<14} {_clip(header(CONF / group / f'{option}.yaml'), 92)}"]
     lines += [""] if names else []
-    for group in ("model", "data", "augment", "task", "callbacks"):
+    for group in ("model", "data", "augment", "growth", "task", "callbacks"):
         given = {**(conf.get(group) or {}), **(preset.get(group) or {})}
         lines += _node_lines(group, chosen.get(group), given)
     return "\n".join(lines)
@@ -184,11 +184,13 @@ def _read_option(group: str, option: Any) -> tuple[dict[str, Any], dict[str, Any
 def _node_lines(group: str, option: Any, given: dict[str, Any]) -> list[str]:
     """The keys of a chosen option: of its target, or of each of its parts."""
     _, node = _read_option(group, option)
-    parts = {group: node} if TARGET in node else {f"{group}.{name}": part for name, part in node.items()}
     lines = []
-    for prefix, part in parts.items():
+    if TARGET in node:
+        lines += _key_lines(read_signature(node[TARGET]), {**node, **given}, prefix=f"{group}.")
+    for name, part in node.items():
         if isinstance(part, dict) and TARGET in part:
-            lines += _key_lines(read_signature(part[TARGET]), {**part, **given}, prefix=f"{prefix}.")
+            values = {**part, **(given.get(name) or {})}
+            lines += _key_lines(read_signature(part[TARGET]), values, prefix=f"{group}.{name}.")
     return [f"Keys of {group}={option}", *lines, ""] if lines else []
 
 

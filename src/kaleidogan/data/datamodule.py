@@ -147,6 +147,11 @@ class ImageData(pl.LightningDataModule):
         return bool(now // tick > before // tick or now >= self.stop)
 
     @property
+    def tick(self) -> int:
+        """Images from one tick to the next."""
+        return int(self._clock["tick"])
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of the pictures."""
         return (self._channels, *self._resolution)

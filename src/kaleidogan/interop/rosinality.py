@@ -1,19 +1,21 @@
 """Networks with the tensor names of rosinality/stylegan2-pytorch (MIT): their weights in our networks."""
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from jaxtyping import Float
 from numpy.typing import ArrayLike
-from torch import nn
+from torch import Tensor, nn
 
 from kaleidogan.interop.nvlabs import load
 from kaleidogan.models import stylegan2, swagan
 
 FIXED = re.compile(r"(^|\.)(kernel|ll|lh|hl|hh)$")
 """Tensors of theirs that are constants: our filters are written out in `models.ops` and `models.wavelets`."""
+FAMILIES = {"stylegan2": stylegan2, "swagan": swagan}
 Networks = tuple[stylegan2.StyledGenerator, nn.Module]
 
 
@@ -34,9 +36,12 @@ def networks(
         (generator, discriminator), in eval mode.
 
     Raises:
-        ValueError: if a tensor is missing, unknown or of another shape; names them.
+        ValueError: if the architecture is unknown, or a tensor is missing, unknown or of another shape; names
+            them.
     """
-    size, is_swagan = int(meta["size"]), meta["arch"] == "swagan"
+    size, family = int(meta["size"]), FAMILIES.get(meta["arch"])
+    if family is None:
+        raise ValueError(f"arch '{meta['arch']}' is none of {', '.join(FAMILIES)}")
     shared: dict[str, Any] = {
         "resolution": (size, size),
         "channel_base": 16384 * int(meta["channel_multiplier"]),
@@ -47,17 +52,22 @@ def networks(
         "w_dim": int(meta["style_dim"]),
         "mapping_layers": int(meta["n_mlp"]),
     }
-    family = swagan if is_swagan else stylegan2
     generator: stylegan2.StyledGenerator = family.Generator(**shared, **styled)
     discriminator: nn.Module = family.Discriminator(**shared)
     found = {generator_name(name): _ours(name, value) for name, value in G.items() if not FIXED.search(name)}
-    # Not stored there: the mean of w is drawn again for each use.
-    found.setdefault("w_avg", generator.w_avg.numpy())
-    load(generator, found)
-    name_of = _swagan_name if is_swagan else _stylegan2_name
-    last = int(math.log2(size)) - 2
-    load(discriminator, {name_of(name, last): value for name, value in D.items() if not FIXED.search(name)})
+    load(generator, {"w_avg": generator.w_avg.numpy(), **found})
+    generator.w_avg.copy_(mean_w(generator))
+    name_of = _swagan_name if family is swagan else _stylegan2_name
+    load(discriminator, {name_of(name): value for name, value in D.items() if not FIXED.search(name)})
     return generator.eval(), discriminator.eval()
+
+
+@torch.no_grad()
+def mean_w(generator: stylegan2.StyledGenerator, count: int = 4096) -> Float[Tensor, " w_dim"]:
+    """The mean of w, for truncation: the port does not keep it, and draws latents for it at each use."""
+    z = torch.randn(count, generator.latent_dim, generator=torch.Generator().manual_seed(0))
+    w: Tensor = generator.map(z, None)
+    return w.mean(dim=0)
 
 
 def generator_name(name: str) -> str:
@@ -117,7 +127,7 @@ PARTS = {
 }
 
 
-def _swagan_name(name: str, last: int) -> str:
+def _swagan_name(name: str) -> str:
     """Our name for a tensor of the port's SWAGAN discriminator."""
     if match := re.fullmatch(r"from_rgbs\.(\d+)\.conv\.[01]\.(weight|bias)", name):
         return f"from_bands.{match[1]}.{match[2]}"
@@ -126,7 +136,7 @@ def _swagan_name(name: str, last: int) -> str:
     return ENDS.get(name, name)
 
 
-def _stylegan2_name(name: str, last: int) -> str:
+def _stylegan2_name(name: str) -> str:
     """Our name for a tensor of the port's StyleGAN2 discriminator."""
     if match := re.fullmatch(r"convs\.0\.[01]\.(weight|bias)", name):
         return f"from_picture.{match[1]}"

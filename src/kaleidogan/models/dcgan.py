@@ -67,10 +67,14 @@ class Generator(nn.Module):
             ]
         layers += [nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1, bias=False), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
-        lower = len(self.stage.sizes) - 1
-        self.early = nn.ModuleList(
-            nn.Sequential(nn.ConvTranspose2d(wide, channels, 4, stride=2, padding=1, bias=False), nn.Tanh())
-            for wide in widths[len(widths) - 1 - lower : -1]
+        lower = self.stage.names[:-1]
+        self.early = nn.ModuleDict(
+            {
+                name: nn.Sequential(
+                    nn.ConvTranspose2d(wide, channels, 4, stride=2, padding=1, bias=False), nn.Tanh()
+                )
+                for name, wide in zip(lower, widths[len(widths) - 1 - len(lower) : -1], strict=True)
+            }
         )
         self.apply(init_published)
 
@@ -96,7 +100,7 @@ class Generator(nn.Module):
 
     def _picture(self, x: Tensor, missing: int) -> Tensor:
         """The picture of the level that so many are missing above."""
-        last = self.early[-missing] if missing else self.layers[-2:]
+        last = self.early[self.stage.names[-1 - missing]] if missing else self.layers[-2:]
         return last(x)
 
     def forward(
@@ -140,10 +144,14 @@ class Discriminator(nn.Module):
         layers.append(nn.Conv2d(widths[-1], 1, base, bias=not normed))
         self.layers = nn.Sequential(*layers)
         self._each = LAYERS if normed else LAYERS - 1
-        lower = len(self.stage.sizes) - 1
-        self.early = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, wide, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True))
-            for wide in widths[1 + lower : 1 : -1]
+        lower = self.stage.names[:-1]
+        self.early = nn.ModuleDict(
+            {
+                name: nn.Sequential(
+                    nn.Conv2d(channels, wide, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)
+                )
+                for name, wide in zip(lower, widths[1 + len(lower) : 1 : -1], strict=True)
+            }
         )
         self.apply(init_published)
 
@@ -159,7 +167,7 @@ class Discriminator(nn.Module):
 
     def _features(self, image: Tensor, missing: int) -> Tensor:
         """What the first layer of the level that so many are missing above makes of its picture."""
-        first = self.early[-missing] if missing else self.layers[:2]
+        first = self.early[self.stage.names[-1 - missing]] if missing else self.layers[:2]
         return first(image)
 
     def _place(self, missing: int) -> int:

@@ -97,6 +97,16 @@ class Stage(nn.Module):
         self.level, self.alpha = int(state["level"]), state["alpha"]
 
     @property
+    def names(self) -> list[str]:
+        """Each level's: the shorter side, by which what it has of its own is kept, wherever growth begins."""
+        return [str(min(size)) for size in self.sizes]
+
+    @property
+    def name(self) -> str:
+        """The present level's."""
+        return self.names[self.level]
+
+    @property
     def size(self) -> Size:
         """(height, width) of the pictures at this level."""
         return self.sizes[self.level]

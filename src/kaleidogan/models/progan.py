@@ -94,10 +94,11 @@ class Generator(nn.Module):
         self.dense = Dense(latent_dim, widths[0] * height * width, activate=True)
         self.conv = Conv(widths[0], widths[0], 3)
         self.blocks = nn.ModuleList(GeneratorBlock(inputs, outputs) for inputs, outputs in pairwise(widths))
-        # One for each level.
-        self.to_picture = nn.ModuleList(
-            Conv(inputs, channels, 1, activate=False, bias=True)
-            for inputs in widths[-len(self.stage.sizes) :]
+        self.to_picture = nn.ModuleDict(
+            {
+                name: Conv(inputs, channels, 1, activate=False, bias=True)
+                for name, inputs in zip(self.stage.names, widths[-len(self.stage.sizes) :], strict=True)
+            }
         )
 
     def mapping(
@@ -118,9 +119,9 @@ class Generator(nn.Module):
             below = None
             for number, block in enumerate(self.blocks[: first + stage.level], 1):
                 if number == first + stage.level and stage.is_fading:
-                    below = self.to_picture[stage.level - 1](x)
+                    below = self.to_picture[stage.names[stage.level - 1]](x)
                 x = block(x)
-            picture = self.to_picture[stage.level](x)
+            picture = self.to_picture[stage.name](x)
             picture = picture if below is None else stage.blend(double(below), picture)
             return picture.to(self.dense.weight.dtype)
 
@@ -159,10 +160,13 @@ class Discriminator(nn.Module):
         (height, width), deepest = sizes[0], widths[0]
         self.stage = Stage(levels(sizes, grow_from))
         self.mbstd_group = mbstd_group
-        # From the base to the picture, as in the generator: levels count from there.
-        self.from_picture = nn.ModuleList(
-            Conv(channels, outputs, 1) for outputs in widths[-len(self.stage.sizes) :]
+        self.from_picture = nn.ModuleDict(
+            {
+                name: Conv(channels, outputs, 1)
+                for name, outputs in zip(self.stage.names, widths[-len(self.stage.sizes) :], strict=True)
+            }
         )
+        # As in the generator: levels count from there.
         self.blocks_from_base = nn.ModuleList(
             DiscriminatorBlock(inputs, outputs) for outputs, inputs in pairwise(widths)
         )
@@ -175,11 +179,11 @@ class Discriminator(nn.Module):
         first, stage = len(self.blocks_from_base) + 1 - len(self.from_picture), self.stage
         image = image.to(ops.working_type(self.out.weight), memory_format=torch.channels_last)
         with torch.autocast(image.device.type, enabled=False):
-            x = self.from_picture[stage.level](image)
+            x = self.from_picture[stage.name](image)
             top = first + stage.level
             for number in range(top, 0, -1):
                 x = self.blocks_from_base[number - 1](x)
                 if number == top and stage.is_fading:
-                    x = stage.blend(self.from_picture[stage.level - 1](halve(image)), x)
+                    x = stage.blend(self.from_picture[stage.names[stage.level - 1]](halve(image)), x)
             x = ops.minibatch_std(x.to(self.out.weight.dtype), self.mbstd_group)
             return self.out(self.dense(self.conv(x).flatten(1))).squeeze(1)

@@ -12,7 +12,7 @@ round, and the last stage is the base. Both have no shortcuts in the discriminat
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Literal
 
 import torch
@@ -187,6 +187,13 @@ class Discriminator(nn.Module):
         self.dense = Dense(deepest * height * width, deepest, activate=True)
         self.out = Dense(deepest, deepest if c_dim else 1)
         self.map = Mapping(0, c_dim, deepest, layers=8) if c_dim else None
+
+    def inwards(self) -> list[nn.Module]:
+        """The parts in the order in which a picture meets them."""
+        downs = [down for down in self._downs if isinstance(down, nn.Module)]
+        steps = zip_longest(self.from_bands, self.blocks, downs)
+        parts = [part for step in steps for part in step if part is not None]
+        return [*parts, self.conv, self.dense, self.out]
 
     def forward(
         self, image: Float[Tensor, "n c h w"], c: Float[Tensor, "n c_dim"] | None = None

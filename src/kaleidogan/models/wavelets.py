@@ -15,13 +15,12 @@ from kaleidogan.models import ops
 from kaleidogan.models.convolutions import conv, conv_transpose
 
 
-@cache
 def haar(channels: int) -> Float[Tensor, "bands c 2 2"]:
     """The orthonormal Haar wavelets as the weight of a convolution of stride 2.
 
     A block of 2x2 pixels with a top left, b bottom left, c top right and d bottom right has
     LL = (a + b + c + d) / 2, LH = (a + c - b - d) / 2, HL = (a - c + b - d) / 2, HH = (a - c - b + d) / 2.
-    The signs are those of the popular port; the paper's code has LH and HL the other way round.
+    The signs are those of the popular port; the paper's code has LH and HL with the opposite ones.
     """
     low, high = torch.tensor([1.0, 1.0]), torch.tensor([1.0, -1.0])
     weight = torch.zeros(4, channels, channels, 2, 2)
@@ -31,17 +30,22 @@ def haar(channels: int) -> Float[Tensor, "bands c 2 2"]:
     return weight.flatten(0, 1)
 
 
+@cache
+def _haar(channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`haar`, kept where it is used: to make or move it there each time would wait for the GPU."""
+    return haar(channels).to(device, dtype)
+
+
 def analyse(picture: Float[Tensor, "n c h w"]) -> Float[Tensor, "n bands h2 w2"]:
     """A picture's sub-bands. Energy is kept, and `synthesise` is the exact inverse."""
-    return conv(picture, haar(picture.shape[1]).to(picture), stride=2)
+    return conv(picture, _haar(picture.shape[1], picture.device, picture.dtype), stride=2)
 
 
 def synthesise(bands: Float[Tensor, "n bands h w"]) -> Float[Tensor, "n c h2 w2"]:
     """The picture that has these sub-bands."""
-    return conv_transpose(bands, haar(bands.shape[1] // 4).to(bands))
+    return conv_transpose(bands, _haar(bands.shape[1] // 4, bands.device, bands.dtype))
 
 
-@cache
 def resampling(channels: int) -> Float[Tensor, "bands bands 4 4"]:
     """Synthesis, the low-pass filter's doubling, and analysis, as one transposed convolution's weight.
 
@@ -55,12 +59,19 @@ def resampling(channels: int) -> Float[Tensor, "bands bands 4 4"]:
     return F.conv2d(ops.upsample(picture), weight, stride=2)[:, :, 3:7, 3:7].float().contiguous()
 
 
+@cache
+def _resampling(channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`resampling`, kept where it is used."""
+    return resampling(channels).to(device, dtype)
+
+
 def upsample(bands: Float[Tensor, "n bands h w"]) -> Float[Tensor, "n bands h2 w2"]:
     """The sub-bands of the picture at twice the size."""
-    return conv_transpose(bands, resampling(bands.shape[1] // 4).to(bands), padding=1)
+    return conv_transpose(bands, _resampling(bands.shape[1] // 4, bands.device, bands.dtype), padding=1)
 
 
 def downsample(bands: Float[Tensor, "n bands h w"]) -> Float[Tensor, "n bands h2 w2"]:
     """The sub-bands of the picture at half the size."""
     # The adjoint of doubling, whose filter has four times the gain.
-    return conv(bands, resampling(bands.shape[1] // 4).to(bands) / 4, stride=2, padding=1)
+    weight = _resampling(bands.shape[1] // 4, bands.device, bands.dtype) / 4
+    return conv(bands, weight, stride=2, padding=1)

@@ -178,12 +178,14 @@ class GAN(pl.LightningModule):
             fake_logits = self._passes[1](self.augment(fake), c).float()
             loss = self.adversarial.discriminator(real_logits, fake_logits)
             self.differentiate(loss / len(parts))
+            undecided = self.adversarial.undecided(real_logits, fake_logits)
             part = {
                 "loss/discriminator": loss,
                 "logit/real": real_logits.mean(),
                 "logit/fake": fake_logits.mean(),
-                "logit/sign": real_logits.sign().mean(),
-                "logit/sign_fake": fake_logits.sign().mean(),
+                "logit/sign": (real_logits - undecided).sign().mean(),
+                # Of all pairs, how many more are told apart than mistaken: wherever the logits' zero is.
+                "logit/separation": (real_logits[:, None] - fake_logits).sign().mean(),
             }
             for name, penalty in self.penalties.items():
                 if penalty.every == 1:

@@ -27,6 +27,10 @@ class Loss(Protocol):
         """The generator's loss."""
         ...
 
+    def undecided(self, real: Tensor, fake: Tensor) -> float | Tensor:
+        """The logit at which the discriminator takes a picture for neither: r_t is the sign from there."""
+        ...
+
 
 @runtime_checkable
 class Penalty(Protocol):
@@ -61,6 +65,10 @@ class NonSaturating:
         """-log sigmoid(fake), averaged."""
         return F.softplus(-fake).mean()
 
+    def undecided(self, real: Float[Tensor, " n"], fake: Float[Tensor, " n"]) -> float:
+        """The logit of one half."""
+        return 0.0
+
 
 class BCE:
     """Binary cross-entropy with a label for the reals, as DCGAN's implementations train.
@@ -88,6 +96,10 @@ class BCE:
         """Cross-entropy of the fakes to 1."""
         return F.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
 
+    def undecided(self, real: Float[Tensor, " n"], fake: Float[Tensor, " n"]) -> float:
+        """The logit of one half."""
+        return 0.0
+
 
 class Wasserstein:
     """The Wasserstein loss (Arjovsky, Chintala and Bottou 2017), which a gradient penalty has to go with.
@@ -107,6 +119,10 @@ class Wasserstein:
     def generator(self, fake: Float[Tensor, " n"]) -> Float[Tensor, ""]:
         """-fake, averaged."""
         return -fake.mean()
+
+    def undecided(self, real: Float[Tensor, " n"], fake: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        """Half way between the means: only differences count here, and 0 is nowhere in particular."""
+        return (real.mean() + fake.mean()) / 2
 
 
 class GradientPenalty:

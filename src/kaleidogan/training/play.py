@@ -155,6 +155,8 @@ def make_model(
             name = config["model"][TARGET].rpartition(".")[2]
             raise ValueError(f"{name} does not grow: set growth=none, or model=dcgan or model=progan")
         config["model"]["grow_from"] = grower.start
+    elif config["model"].get("grow_from") is not None:
+        raise ValueError("model.grow_from is set by growth.start: set growth=auto or growth=schedule")
     seed_everything(config["seed"])
     gan: GAN = build(config["model"])
     chosen = {key: gan.hparams[key] for key in config["model"] if key in gan.hparams}
@@ -167,6 +169,8 @@ def make_model(
         raise ValueError(
             f"accumulate={chosen['accumulate']} does not divide batch_size={chosen['batch_size']} evenly"
         )
+    if grower is not None:
+        grower.attach(gan)
     if gan.generator.image_shape != (shape := pictures.image_shape):
         raise ValueError(f"the model makes pictures of {gan.generator.image_shape}, the data has {shape}")
     pictures.condition(getattr(gan.generator, "c_dim", 0))
@@ -196,7 +200,7 @@ def play(
     )
     watching = list(build(config["callbacks"] or {}).values())
     if grower is not None:
-        grower.attach(gan, run)
+        grower.run = run
         watching.append(grower)
     trainer: pl.Trainer = build(
         config["trainer"],

@@ -4,12 +4,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 
+from kaleidogan.data.datamodule import ImageData
 from kaleidogan.models.growing import Stage
 from kaleidogan.settings import Count, Fraction, GrowFrom, Positive
 from kaleidogan.training.callbacks.quality import FEWEST, Quality
 from kaleidogan.training.callbacks.record import Record
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.losses import lazy_scale
+from kaleidogan.training.modules.parts import check_groups
 from kaleidogan.training.runs import Run
 
 Tick = dict[str, float]
@@ -22,6 +24,8 @@ class Rule(Protocol):
 
     measures: bool
     """Whether it looks at more than the clock."""
+    longest_kimg: float
+    """How long a level may be stable, in thousands of images."""
 
     def reason(self, ticks: list[Tick]) -> str | None:
         """Why to go on now, from all ticks since the level was stable; None: stay."""
@@ -38,7 +42,7 @@ class Schedule:
     measures = False
 
     def __init__(self, *, stabilise_kimg: Positive = 600.0) -> None:
-        self.stabilise_kimg = stabilise_kimg
+        self.stabilise_kimg = self.longest_kimg = stabilise_kimg
 
     def reason(self, ticks: list[Tick]) -> str | None:
         """When the time is up."""
@@ -50,14 +54,14 @@ class Schedule:
 class Plateau:
     """Go on when the pictures of a level get no better: the sliced Wasserstein distance falls no more.
 
-    The patience is half as long where the discriminator has won: while it tells nearly all reals from fakes
-    by the sign of the logit, more training at this level only teaches it the pictures by heart.
+    The patience is half as long where the discriminator has won: while a real's logit is above a fake's in
+    nearly all pairs, more training at this level only teaches it the pictures by heart.
 
     Args:
         patience_kimg: thousands of images without progress after which to go on.
         tolerance: by what share of itself the distance has to fall to count as progress.
-        won: half the difference of the mean signs of reals' and fakes' logits from which the discriminator
-            counts as having won; 1: it makes no mistake.
+        won: of pairs of a real and a fake, how many more the discriminator has to tell apart than it mistakes
+            to count as having won; 1: it makes no mistake.
         min_kimg: stay at least so many thousands of images, once the level is faded in.
         max_kimg: stay at most as many.
     """
@@ -79,7 +83,7 @@ class Plateau:
         self.tolerance = tolerance
         self.won = won
         self.min_kimg = min_kimg
-        self.max_kimg = max_kimg
+        self.max_kimg = self.longest_kimg = max_kimg
 
     def reason(self, ticks: list[Tick]) -> str | None:
         """When the distance has not fallen for long enough, or the time is up."""
@@ -94,13 +98,18 @@ class Plateau:
             if tick["swd"] < best * (1 - self.tolerance):
                 best, progress = tick["swd"], tick["kimg"]
         if now["kimg"] - progress >= patience:
-            judge = "has won" if has_won else "still errs"
+            judge = (
+                f"the discriminator {'has won' if has_won else 'still errs'} (separation {separation:.2f})"
+            )
             return (
                 f"no progress for {now['kimg'] - progress:g} kimg: sliced Wasserstein distance "
-                f"{now['swd']:.2f}, {best:.2f} at best; the discriminator {judge} (signs {separation:.2f})"
+                f"{now['swd']:.2f}, {best:.2f} at best; {judge}"
             )
         if now["kimg"] >= self.max_kimg:
-            return f"{self.max_kimg:g} kimg are up (growth.rule.max_kimg); the distance was still falling"
+            return (
+                f"{self.max_kimg:g} kimg are up (growth.rule.max_kimg); the distance fell last "
+                f"{now['kimg'] - progress:g} kimg ago, to {best:.2f}"
+            )
         return None
 
 
@@ -136,14 +145,16 @@ class Growth(pl.Callback):
         self._began = 0.0
         self._ticks: list[Tick] = []
         self._quality: Quality | None = None
+        self._from = 0
+        self.run: Run
+        """Whose log is told; set by `play`."""
 
-    def attach(self, gan: GAN, run: Run) -> None:
+    def attach(self, gan: GAN) -> None:
         """Take the networks to grow.
 
         Raises:
             ValueError: if there are not as many batch sizes or rates as levels, or a batch cannot be cut.
         """
-        self._run = run
         self._stages: list[Stage] = [net.stage for net in (gan.generator, gan.discriminator, gan.average)]  # type: ignore[misc]
         self.stage = self._stages[0]
         sides = [min(size) for size in self.stage.sizes]
@@ -158,6 +169,7 @@ class Growth(pl.Callback):
                 raise ValueError(
                     f"accumulate={gan.accumulate} does not divide a level's batch of {batch} evenly"
                 )
+            check_groups(batch // gan.accumulate, gan.hparams.get("mbstd_group", 1))
 
     def level(self) -> int:
         """The level that training is at."""
@@ -178,10 +190,36 @@ class Growth(pl.Callback):
             self._find_quality(trainer)
         self._set_rates(trainer, pl_module)
         if trainer.is_global_zero and pl_module.images_seen == 0:
-            rows = trainer.datamodule.index.rows  # type: ignore[attr-defined]
-            for height, width in self.stage.sizes:
-                count = int(((rows["height"] >= height) & (rows["width"] >= width)).sum())
-                self._run.say(f"level {height}x{width}: {count} of {len(rows)} source pictures are as large")
+            self._announce(trainer.datamodule)  # type: ignore[attr-defined]
+
+    def _announce(self, data: ImageData) -> None:
+        """Say what each level has, and whether the last may come too late."""
+        rows = data.index.rows
+        for (height, width), batch in zip(self.stage.sizes, self.batch_sizes, strict=True):
+            count = int(((rows["height"] >= height) & (rows["width"] >= width)).sum())
+            self.run.say(
+                f"level {height}x{width}: batches of {batch}; "
+                f"{count} of {len(rows)} source pictures are as large"
+            )
+        latest = (len(self.stage.sizes) - 1) * (self._rule.longest_kimg + self._fade / 1000)
+        if latest >= data.stop / 1000:
+            self.run.say(
+                f"note: the last level may be faded in as late as at {latest:g} kimg, and training ends at "
+                f"kimg={data.stop / 1000:g}"
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so if training ended on the way."""
+        if trainer.is_global_zero and (self.stage.is_fading or self.stage.level + 1 < len(self.stage.sizes)):
+            shown = f", of which {self.stage.alpha:.0%} shows" if self.stage.is_fading else ""
+            self.run.say(
+                f"note: training ended at the level of {self._side()} px{shown}; a higher kimg goes on"
+            )
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin a tick."""
+        assert isinstance(pl_module, GAN)
+        self._from = pl_module.images_seen
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -204,11 +242,11 @@ class Growth(pl.Callback):
         assert isinstance(pl_module, GAN)
         if self.stage.is_fading or self.stage.level + 1 == len(self.stage.sizes):
             return
-        if self._quality is not None and not self._quality.found:
-            return
-        self._ticks.append(self._tick(trainer, pl_module))
-        reason = trainer.strategy.broadcast(self._rule.reason(self._ticks))
-        if reason is None or pl_module.images_seen >= trainer.datamodule.stop:  # type: ignore[attr-defined]
+        tick = trainer.datamodule.tick  # type: ignore[attr-defined]
+        if pl_module.images_seen < (self._from // tick + 1) * tick:
+            return  # a training that ends within a tick, and may go on, has not come to its end
+        reason = trainer.strategy.broadcast(self._reason(trainer, pl_module))
+        if reason is None:
             return
         before = self._side()
         self._began, self._ticks = float(pl_module.images_seen), []
@@ -225,9 +263,16 @@ class Growth(pl.Callback):
         has_record = any(isinstance(callback, Record) for callback in callbacks)
         if self._quality is None or not has_record or self._quality.count(trainer) < FEWEST:
             raise ValueError(
-                f"growth=auto looks at what callbacks.record and callbacks.quality tell of {FEWEST} pictures or "
-                "more: set callbacks=default, or use growth=schedule"
+                f"growth=auto looks at what callbacks.record and callbacks.quality tell of {FEWEST} pictures "
+                "or more: set callbacks=default, or use growth=schedule"
             )
+
+    def _reason(self, trainer: pl.Trainer, gan: GAN) -> str | None:
+        """Why to go on now; on the first rank, which alone measures."""
+        if not trainer.is_global_zero:
+            return None
+        self._ticks.append(self._tick(trainer, gan))
+        return self._rule.reason(self._ticks)
 
     def _tick(self, trainer: pl.Trainer, gan: GAN) -> Tick:
         """What the rule looks at."""
@@ -235,9 +280,8 @@ class Growth(pl.Callback):
         if not self._rule.measures:
             return kimg
         assert self._quality is not None
-        found = trainer.callback_metrics
-        separation = (found["logit/sign"] - found["logit/sign_fake"]) / 2
-        return {**kimg, "swd": self._quality.found["metric/swd"], "separation": float(separation)}
+        separation = float(trainer.callback_metrics["logit/separation"])
+        return {**kimg, "swd": self._quality.found["metric/swd"], "separation": separation}
 
     def _side(self) -> int:
         return min(self.stage.size)
@@ -253,4 +297,4 @@ class Growth(pl.Callback):
                 group["lr"] = self.rates[self.stage.level] * lazy_scale(periods)
 
     def _note(self, gan: GAN, words: str) -> None:
-        self._run.say(f"growth at {gan.images_seen / 1000:g} kimg: {words}")
+        self.run.say(f"growth at {gan.images_seen / 1000:g} kimg: {words}")

@@ -59,6 +59,7 @@ class Health(pl.Callback):
         self._in_a_row = (self._in_a_row + 1) * bad
         self._bad = torch.zeros_like(bad)
         outputs.update(self._norms, **{"health/nonfinite": bad.float()})
+        self._norms = {}  # the generator may take no step in the next batch
         if pl_module.device.type == "cpu" or pl_module.batches_seen % LOOK_EVERY == 0:
             self._judge(pl_module)
 

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from kaleidogan.config import nearest
+from kaleidogan.models.growing import Stage
 from kaleidogan.training import checkpoint as checkpoints
 from kaleidogan.training import resume
 from kaleidogan.training.callbacks.health import is_finite
@@ -53,14 +54,15 @@ class Keep(pl.Callback):
         self._allowed = allow_changes
         self._kept = 0
         self._best: float | None = None
+        self._level = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
-        return {"best": self._best}
+        """The best value so far, and a growing network's level, at which it was found."""
+        return {"best": self._best, "level": self._level}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best value so far."""
-        self._best = state_dict["best"]
+        self._best, self._level = state_dict["best"], state_dict.get("level", 0)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Load the networks, the average and the clock, before the loader asks where training stands."""
@@ -149,7 +151,7 @@ class Keep(pl.Callback):
         """Write the checkpoints that are due now; weights that are no numbers are not worth keeping."""
         if not is_finite(gan):
             return
-        is_best = self._is_best(trainer)
+        is_best = self._is_best(trainer, gan)
         content = collect(trainer, gan, self._run, self._config)
         checkpoints.save(self._run.last, content, previous=self._run.previous)
         if (number := self._number(gan.images_seen)) > self._kept:
@@ -159,9 +161,14 @@ class Keep(pl.Callback):
         if is_best:
             checkpoints.save(self._run.checkpoints / "best.ckpt", content)
 
-    def _is_best(self, trainer: pl.Trainer) -> bool:
+    def _is_best(self, trainer: pl.Trainer, gan: GAN) -> bool:
         if self._metric is None or self._metric not in trainer.callback_metrics:
             return False  # a run that is stopped within its first tick has none yet
+        stage = getattr(gan.generator, "stage", None)
+        if isinstance(stage, Stage) and stage.level != self._level:
+            # Values of another size do not compare, and this one was found before the change.
+            self._level, self._best = stage.level, None
+            return False
         value = float(trainer.callback_metrics[self._metric])
         if self._best is not None and self._sign * value >= self._sign * self._best:
             return False

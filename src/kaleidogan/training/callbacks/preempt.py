@@ -62,7 +62,7 @@ class Preempt(pl.Callback):
         self._leave(trainer, self._received)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave after all that is due at a tick's end, the save among it, if a signal came in its last step."""
+        """Leave after what is due at a tick's end, the save included, if a signal came in its last step."""
         if self._received is not None:
             self._leave(trainer, self._received)
 

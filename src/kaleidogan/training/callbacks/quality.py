@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -11,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kaleidogan.data.datamodule import ImageData
 from kaleidogan.metrics.swd import SlicedWasserstein
 from kaleidogan.metrics.texture import FlatNoise, radial_spectrum, spectrum_gap
 from kaleidogan.sampling import Pixels, latents, save_png, synthesize
@@ -20,6 +20,10 @@ from kaleidogan.training.logging import PictureLogger
 
 FEWEST = 2
 """Pictures without which there is nothing to compare."""
+MOST_PIXELS = 2**27
+"""Of all pictures that are compared: 1.6 GB in RGB, 128 pictures of 1024 px."""
+CHUNK = 16
+"""Reals that are shown to the networks' view at once."""
 
 
 @dataclass(frozen=True)
@@ -42,26 +46,15 @@ class Quality(pl.Callback):
     that of the reals. At the end both spectra are drawn, as `samples/spectrum.png`.
 
     Args:
-        pictures: made, and as many reals; fewer if the set has fewer.
-        every_ticks: measure at each so many ticks' end.
+        pictures: made, and as many reals; fewer if the set has fewer, and from 1024 px on.
     """
 
-    def __init__(self, *, pictures: Count = 256, every_ticks: Count = 1) -> None:
+    def __init__(self, *, pictures: Count = 256) -> None:
         self._pictures = pictures
-        self._every = every_ticks
-        self._ticks = 0
         self._reals: Reals | None = None
         self.found: dict[str, float] = {}
-        """What was measured in this tick; none, if that was not due."""
-        self._spectrum: tuple[int, Tensor] | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """The ticks so far."""
-        return {"ticks": self._ticks}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting ticks."""
-        self._ticks = state_dict["ticks"]
+        """What was measured at the end of the last tick; none where there is nothing to compare."""
+        self._spectra: tuple[int, Tensor, Tensor] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say so if there is nothing to measure against."""
@@ -70,15 +63,13 @@ class Quality(pl.Callback):
             print(f"note: no metric/* is measured: {of} is {count}, and it takes {FEWEST} pictures")
 
     def measure(self, trainer: pl.Trainer, gan: GAN) -> dict[str, float]:
-        """Compare the pictures of now with the reals, where a tick is due; on the first rank."""
-        self._ticks += 1
-        self.found = {}
-        if self._ticks % self._every or not trainer.is_global_zero or self.count(trainer) < FEWEST:
+        """Compare the pictures of now with the reals, on the first rank."""
+        if not trainer.is_global_zero or self.count(trainer) < FEWEST:
             return {}
         fakes = self._fakes(trainer, gan)
         reals = self._known(trainer, gan)
         spectrum = radial_spectrum(fakes)
-        self._spectrum = gan.images_seen, spectrum
+        self._spectra = gan.images_seen, reals.spectrum, spectrum
         levels = reals.swd(fakes)
         gap, high = spectrum_gap(spectrum, reals.spectrum)
         self.found = {
@@ -96,10 +87,11 @@ class Quality(pl.Callback):
         assert isinstance(pl_module, GAN)
         if not trainer.is_global_zero or self.count(trainer) < FEWEST:
             return
-        if self._spectrum is None or self._spectrum[0] != pl_module.images_seen:
-            fakes = self._fakes(trainer, pl_module)
-            self._spectrum = pl_module.images_seen, radial_spectrum(fakes)
-        drawn = draw_spectra(self._known(trainer, pl_module).spectrum, self._spectrum[1])
+        if self._spectra is None or self._spectra[0] != pl_module.images_seen:
+            fakes = radial_spectrum(self._fakes(trainer, pl_module))
+            self._spectra = pl_module.images_seen, self._known(trainer, pl_module).spectrum, fakes
+        # Those of the last tick: a level may have begun since.
+        drawn = draw_spectra(*self._spectra[1:])
         save_png(Path(trainer.default_root_dir) / "samples" / "spectrum.png", drawn)
         for logger in trainer.loggers:
             if isinstance(logger, PictureLogger):
@@ -107,13 +99,15 @@ class Quality(pl.Callback):
 
     def count(self, trainer: pl.Trainer) -> int:
         """Pictures that are made and compared."""
-        return min(self._pictures, len(trainer.datamodule.index))  # type: ignore[attr-defined]
+        data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
+        fitting = MOST_PIXELS // (data.image_shape[1] * data.image_shape[2])
+        return min(self._pictures, len(data.index), fitting)
 
     def _fakes(self, trainer: pl.Trainer, gan: GAN) -> Tensor:
         count = self.count(trainer)
         z = latents(range(count), gan.generator.latent_dim)  # type: ignore[arg-type]
         c = trainer.datamodule.conditions(count)  # type: ignore[attr-defined]
-        return as_saved(synthesize(gan.average, z, c))
+        return as_saved(synthesize(gan.average, z, c), count)
 
     def _known(self, trainer: pl.Trainer, gan: GAN) -> Reals:
         """What is known of the reals; learnt again where a growing network looks at them anew."""
@@ -125,7 +119,8 @@ class Quality(pl.Callback):
         if self._reals is None or not torch.equal(self._reals.seen, seen):
             pictures = trainer.datamodule.reals(self.count(trainer))  # type: ignore[attr-defined]
             with torch.no_grad():
-                reals = as_saved(gan.view(pictures.to(gan.device)).cpu())
+                chunks = (gan.view(chunk.to(gan.device)).cpu() for chunk in pictures.split(CHUNK))
+                reals = as_saved((picture for chunk in chunks for picture in chunk), len(pictures))
             flat_noise = FlatNoise(reals)
             self._reals = Reals(
                 seen=seen,
@@ -137,9 +132,14 @@ class Quality(pl.Callback):
         return self._reals
 
 
-def as_saved(pictures: Iterable[Float[Tensor, "c h w"]]) -> Float[Tensor, "n c h w"]:
-    """Clip and round pictures to the 255 levels that they are saved in, as the reals were."""
-    return torch.stack([((picture + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1 for picture in pictures])
+def as_saved(pictures: Iterable[Float[Tensor, "c h w"]], count: int) -> Float[Tensor, "n c h w"]:
+    """Clip and round so many pictures to the 255 levels that they are saved in, as the reals were."""
+    saved = torch.empty(0)
+    for number, picture in enumerate(pictures):
+        if number == 0:
+            saved = torch.empty(count, *picture.shape)
+        saved[number] = ((picture + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
+    return saved
 
 
 def draw_spectra(reals: Float[Tensor, " f"], fakes: Float[Tensor, " f"]) -> Pixels:

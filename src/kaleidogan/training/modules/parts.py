@@ -46,7 +46,9 @@ def freeze(discriminator: nn.Module, count: int) -> nn.Module:
     Raises:
         ValueError: if there are not as many.
     """
-    layers = [layer for layer in discriminator.modules() if isinstance(layer, Conv | Dense)]
+    # A network whose parts are not in that order says how they follow one another.
+    parts: list[nn.Module] = getattr(discriminator, "inwards", lambda: [discriminator])()
+    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, Conv | Dense)]
     if count >= len(layers):
         raise ValueError(f"freeze_layers={count}: the discriminator has {len(layers)}, and one has to learn")
     for layer in layers[:count]:

@@ -1,5 +1,6 @@
 """ProGAN as a LightningModule."""
 
+import math
 from typing import Literal
 
 from torch import nn
@@ -36,7 +37,8 @@ class ProGAN(GAN):
         loss: wgan_gp, or non_saturating with R1.
         gradient_penalty: with wgan_gp, weight of the penalty between reals and fakes.
         drift: with wgan_gp, weight of the reals' squared logits.
-        r1_gamma: with non_saturating, weight of the gradient penalty at real pictures.
+        r1_gamma: with non_saturating, weight of the gradient penalty at real pictures, at all levels; nothing
+            is published for it here.
         r1_every: with non_saturating, batches from one gradient penalty to the next.
         learning_rate: of both players' Adam; null: 0.0015 at 1024 px and above, else 0.001.
         betas: of both players' Adam.
@@ -81,7 +83,8 @@ class ProGAN(GAN):
         size = size_of(resolution)
         options = {**locals(), "resolution": size}
         discriminator = fast(build_network(progan.Discriminator, options))
-        sides = [min(level) for level in discriminator.stage.sizes]  # type: ignore[union-attr]
+        # Of squares of equal area.
+        sides = [round(math.sqrt(h * w)) for h, w in discriminator.stage.sizes]  # type: ignore[union-attr]
         batches = [published_batch(side) if batch_size is None else batch_size for side in sides]
         rates = [published_rate(side) if learning_rate is None else learning_rate for side in sides]
         batch_size, learning_rate = batches[-1], rates[-1]
@@ -111,10 +114,10 @@ class ProGAN(GAN):
 
 
 def published_batch(side: int) -> int:
-    """Images in a batch for pictures with this shorter side."""
+    """Images in a batch for pictures with this side."""
     return next((batch for largest, batch in BATCHES.items() if side <= largest), 4)
 
 
 def published_rate(side: int) -> float:
-    """The learning rate for pictures with this shorter side."""
+    """The learning rate for pictures with this side."""
     return 0.0015 if side >= 1024 else 0.001
