@@ -51,6 +51,8 @@ RESUMED = [
     ("stylegan2_ada", [*PERIODS, "trainer.precision=bf16-mixed", "model.c_dim=3"], 24),
     ("stylegan2_ada", ["augment=diffaugment", "model.blur_sigma=2", "model.blur_fade_kimg=0.04"], 24),
     ("dcgan", ["augment=ada", "augment.interval=2", "augment.kimg=0.1"], 24),
+    ("swagan", [*PERIODS, "model.upsampling=neural"], 24),
+    ("progan", ["growth=schedule", "growth.rule.stabilise_kimg=0.016", "growth.fade_kimg=0.024"], 16),
 ]
 
 

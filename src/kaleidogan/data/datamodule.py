@@ -198,11 +198,12 @@ class ImageData(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open the index, and refuse a set that is smaller than a batch."""
-        batch_size = max(self._clock["batch_sizes"])
-        if len(self.index) < batch_size:
+        batch_sizes = self._clock["batch_sizes"]
+        if len(self.index) < max(batch_sizes):
+            levels = ", or growth.batch_sizes for each level" if len(batch_sizes) > 1 else ""
             raise ValueError(
-                f"'{self.folder}' has {len(self.index)} pictures, fewer than one batch of {batch_size}: "
-                f"set batch_size={len(self.index)} or less"
+                f"'{self.folder}' has {len(self.index)} pictures, fewer than one batch of "
+                f"{max(batch_sizes)}: set batch_size={len(self.index)} or less{levels}"
             )
         self._check_labels()
 
