@@ -93,3 +93,23 @@ def test_a_checkpoint_of_another_shape_is_not_gone_on_with(train, capsys):
         train(*settings, "kimg=0.016", "model.channel_max=4", model="stylegan2_ada")
     said = capsys.readouterr().err
     assert "the checkpoint was trained with other settings:\n  model.channel_max: 8 -> 4\n" in said
+
+
+def test_mistyped_variants_and_levels_are_refused(train, capsys):
+    for model, setting, says in (
+        ("swagan", "model.variant=papr", "did you mean paper?"),
+        ("swagan", "model.upsampling=neurl", "did you mean neural?"),
+        ("progan", "model.grow_from=8", "model.grow_from is set by growth.start: leave it out"),
+    ):
+        with pytest.raises(SystemExit):
+            train(setting, model=model)
+        assert says in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_model_is_not_gone_on_with(train, capsys):
+    train("kimg=0.016")
+    with pytest.raises(SystemExit):
+        train(model="swagan")
+    said = capsys.readouterr().err
+    assert "the checkpoint is that of a DCGAN, not of a SWAGAN; choose another name=" in said
+    assert "allow_changes" not in said

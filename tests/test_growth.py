@@ -100,7 +100,7 @@ def test_a_level_is_kept_for_its_least_time_and_left_after_its_most():
     falling = ticks(*(100 * 0.8**n for n in range(9)))
     assert left_at(plateau(max_kimg=60), falling) == 6
     assert plateau(max_kimg=60).reason(falling) == (
-        "60 kimg are up (growth.rule.max_kimg); the distance fell last 0 kimg ago, to 16.78"
+        "60 kimg are up (growth.rule.max_kimg); the last progress was 0 kimg ago, at a distance of 16.78"
     )
 
 
@@ -111,8 +111,8 @@ def test_a_distance_that_is_no_number_is_no_progress():
 
 def test_the_reason_of_a_plateau_holds_its_numbers():
     assert plateau().reason(ticks(50.0, 48.0, 49.0, 51.0)) == (
-        "no progress for 30 kimg: sliced Wasserstein distance 51.00, 50.00 at best; the discriminator still "
-        "errs (separation 0.50)"
+        "no progress for 30 kimg: sliced Wasserstein distance 51.00, and 45.00 would be progress; "
+        "the discriminator still errs (separation 0.50)"
     )
 
 

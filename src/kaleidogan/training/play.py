@@ -112,6 +112,8 @@ def train(
                 return None
         about = f"# kaleidogan {__version__}, commit {runs.git_commit()}\n"
         run.record_start(about + yaml.safe_dump(to_plain(config), sort_keys=False), overrides)
+        if grower is not None:
+            model = {**model, "batch_size": 0}  # each level has its own, which is told with the levels
         if chosen := [f"{k}={v:g}" for k, v in config["model"].items() if model.get(k, v) is None and v]:
             run.say(f"the model's own choice here: {', '.join(chosen)}")
         try:
@@ -154,6 +156,8 @@ def make_model(
         if "grow_from" not in read_signature(config["model"][TARGET]).parameters:
             name = config["model"][TARGET].rpartition(".")[2]
             raise ValueError(f"{name} does not grow: set growth=none, or model=dcgan or model=progan")
+        if config["model"].get("grow_from") not in (None, grower.start):
+            raise ValueError("model.grow_from is set by growth.start: leave it out")
         config["model"]["grow_from"] = grower.start
     elif config["model"].get("grow_from") is not None:
         raise ValueError("model.grow_from is set by growth.start: set growth=auto or growth=schedule")

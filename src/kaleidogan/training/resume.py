@@ -63,6 +63,10 @@ def check_changes(checkpoint: Checkpoint, config: dict[str, Any], allowed: tuple
         ValueError: lists what differs, and how to allow it.
     """
     found = changes(checkpoint["config"], config)
+    if models := found.get(f"model.{TARGET}"):
+        raise ValueError(
+            f"the checkpoint is that of a {models[0]}, not of a {models[1]}; choose another name="
+        )
     # What is set at the top and passed on to the parts is one change.
     passed_on = {key for key in found if "." in key and found.get(key.rpartition(".")[2]) == found[key]}
     refused = {k: pair for k, pair in found.items() if not _is_within(k, allowed) and k not in passed_on}

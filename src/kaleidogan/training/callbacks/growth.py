@@ -103,12 +103,12 @@ class Plateau:
             )
             return (
                 f"no progress for {now['kimg'] - progress:g} kimg: sliced Wasserstein distance "
-                f"{now['swd']:.2f}, {best:.2f} at best; {judge}"
+                f"{now['swd']:.2f}, and {best * (1 - self.tolerance):.2f} would be progress; {judge}"
             )
         if now["kimg"] >= self.max_kimg:
             return (
-                f"{self.max_kimg:g} kimg are up (growth.rule.max_kimg); the distance fell last "
-                f"{now['kimg'] - progress:g} kimg ago, to {best:.2f}"
+                f"{self.max_kimg:g} kimg are up (growth.rule.max_kimg); the last progress was "
+                f"{now['kimg'] - progress:g} kimg ago, at a distance of {best:.2f}"
             )
         return None
 

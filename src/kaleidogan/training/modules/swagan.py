@@ -1,5 +1,7 @@
 """SWAGAN as a LightningModule."""
 
+from typing import Literal
+
 from torch import nn
 
 from kaleidogan.models import swagan
@@ -69,8 +71,8 @@ class SWAGAN(GAN):
         mapping_layers: Count = 8,
         channel_base: Count | None = None,
         channel_max: Count = 512,
-        variant: swagan.Variant = "port",
-        upsampling: swagan.Upsampling = "bilinear",
+        variant: Literal["paper", "port"] = "port",
+        upsampling: Literal["bilinear", "neural"] = "bilinear",
         mbstd_group: Count | None = None,
         style_mixing: Fraction = 0.9,
         learning_rate: Positive = 0.002,
