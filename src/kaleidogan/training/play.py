@@ -112,9 +112,7 @@ def train(
                 return None
         about = f"# kaleidogan {__version__}, commit {runs.git_commit()}\n"
         run.record_start(about + yaml.safe_dump(to_plain(config), sort_keys=False), overrides)
-        if grower is not None:
-            model = {**model, "batch_size": 0}  # each level has its own, which is told with the levels
-        if chosen := [f"{k}={v:g}" for k, v in config["model"].items() if model.get(k, v) is None and v]:
+        if chosen := own_choices(model, config["model"], grower):
             run.say(f"the model's own choice here: {', '.join(chosen)}")
         try:
             lightning = play(run, gan, config, pictures, found, allow_changes, grower)
@@ -129,6 +127,12 @@ def train(
             raise
         summarize(run, lightning)
     return metric(lightning, optimized_metric)
+
+
+def own_choices(asked: dict[str, Any], model: dict[str, Any], grower: Growth | None) -> list[str]:
+    """The numbers that a model has chosen itself; the batch of one that grows is told with its levels."""
+    own = [key for key, value in model.items() if asked.get(key, value) is None and value]
+    return [f"{key}={model[key]:g}" for key in own if key != "batch_size" or grower is None]
 
 
 def make_model(
