@@ -16,6 +16,7 @@ import yaml
 from kaleidogan import cli
 from kaleidogan.config import CONF, TARGET, read_signature
 from kaleidogan.data import shards
+from kaleidogan.data.writing import write
 
 TINY = (
     "resolution=16",
@@ -74,14 +75,17 @@ def write_set(
         shards.Sample(shards.encode(picture, "png"), (size, size), label=number % 3)
         for number, picture in enumerate(blobs(count, size, channels))
     )
-    return shards.write(
-        path,
-        samples,
-        resolution=(size, size),
-        channels=channels,
-        label_names=("a", "b", "c"),
-        samples_per_shard=per_shard,
-    )
+    description = shards.Description(resolution=(size, size), channels=channels, label_names=("a", "b", "c"))
+    return write(path, samples, description, per_shard)
+
+
+def write_conditions(path: Path, values: list[tuple[float, float]]) -> shards.Index:
+    """Write a small data set of blobs with two numbers each: `oil` and `year`."""
+    samples = [
+        shards.Sample(shards.encode(picture, "png"), (16, 16), condition=value)
+        for picture, value in zip(blobs(len(values)), values, strict=True)
+    ]
+    return write(path, samples, shards.Description(resolution=(16, 16), condition_names=("oil", "year")), 3)
 
 
 @pytest.fixture

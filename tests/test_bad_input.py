@@ -4,7 +4,8 @@ import pytest
 
 from conftest import blobs, write_set
 from kaleidogan.data import shards
-from kaleidogan.data.shards import Reader
+from kaleidogan.data.reader import Reader
+from kaleidogan.data.writing import write
 
 
 @pytest.fixture
@@ -74,14 +75,14 @@ def test_a_size_that_does_not_divide_is_answered_with_the_nearest(refuse):
 def test_conditions_of_pictures_without_labels_are_refused(refuse, folder):
     write_set(folder / "set")
     plain = [shards.Sample(shards.encode(picture, "png"), (16, 16)) for picture in blobs(10)]
-    shards.write(folder / "plain", plain, resolution=(16, 16), channels=3)
+    write(folder / "plain", plain, shards.Description(resolution=(16, 16)))
     said = refuse("model.c_dim=3", "data.path=plain")
     assert "model.c_dim=3, but 'plain' has 0 classes; set model.c_dim=0" in said
     some = [
         shards.Sample(shards.encode(picture, "png"), (16, 16), label=number % 3 if number < 8 else -1)
         for number, picture in enumerate(blobs(10))
     ]
-    shards.write(folder / "some", some, resolution=(16, 16), channels=3, label_names=("a", "b", "c"))
+    write(folder / "some", some, shards.Description(resolution=(16, 16), label_names=("a", "b", "c")))
     said = refuse("model.c_dim=3", "data.path=some")
     assert "2 of 10 pictures in 'some' have no label, and model.c_dim=3 asks for one each" in said
 

@@ -11,7 +11,9 @@ from conftest import small
 from kaleidogan.commandline import groups, header, options_of
 from kaleidogan.config import CONF, TARGET, build, check, read_signature
 
-OPTIONS = [(group, option) for group in groups() if group != "task" for option in options_of(group)]
+OTHERS = {"task", "rules", "recipe"}
+"""The groups that are not for training."""
+OPTIONS = [(group, option) for group in groups() if group not in OTHERS for option in options_of(group)]
 
 
 def composed(command: str, *overrides: str) -> dict:
@@ -29,6 +31,19 @@ def test_every_option_composes_and_passes_the_check(group, option):
 @pytest.mark.parametrize("option", options_of("task"))
 def test_every_task_composes_and_passes_the_check(option):
     assert TARGET in composed("generate", f"task={option}")["task"]
+
+
+@pytest.mark.parametrize("option", options_of("rules"))
+def test_all_rules_compose_and_pass_the_check(option):
+    checked = composed("collect", f"rules={option}", "++out=somewhere")
+    assert checked["died_before"] == 1950
+
+
+@pytest.mark.parametrize("option", options_of("recipe"))
+def test_every_recipe_composes_and_passes_the_check(option):
+    checked = composed("prepare", f"recipe={option}", "++source=here", "++out=there", "++resize=hamming")
+    assert checked["resolution"] in ((512, 512), (1024, 1024))
+    assert checked["resize"] == "hamming"
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))

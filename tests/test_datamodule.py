@@ -1,13 +1,17 @@
 """Batches from shards."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 
 from conftest import blobs, write_set
-from kaleidogan.data.datamodule import ImageData, Pictures, to_float
+from kaleidogan.data.datamodule import ImageData
+from kaleidogan.data.loading import Pictures, to_float
 from kaleidogan.data.procedural import Gallery
+from kaleidogan.data.reader import Reader
 
 
 def module(path, **options) -> ImageData:
@@ -33,7 +37,7 @@ def test_batches_do_not_depend_on_the_workers(tmp_path, workers):
 
 def test_a_mirrored_item_is_its_picture_flipped(tmp_path):
     index = write_set(tmp_path / "set")
-    pictures = Pictures(index)
+    pictures = Pictures(index, Reader(index))
     picture = torch.from_numpy(blobs(20)[3].transpose(2, 0, 1).copy())
     assert torch.equal(pictures[3]["image"], picture)
     assert torch.equal(pictures[23]["image"], picture.flip(2))
@@ -86,8 +90,8 @@ def test_fewer_pictures_than_a_batch_are_refused(tmp_path):
 def test_a_set_that_can_be_made_is_made_once(tmp_path):
     data = ImageData(resolution=16, maker=Gallery(num_images=5), root=str(tmp_path))
     data.prepare_data()
-    written = (data.folder / "index.json").stat().st_mtime_ns
+    written = (Path(data.place) / "index.json").stat().st_mtime_ns
     data.prepare_data()
-    assert (data.folder / "index.json").stat().st_mtime_ns == written
+    assert (Path(data.place) / "index.json").stat().st_mtime_ns == written
     assert len(data.index) == 5
     assert np.isin(data.index.rows["label"], range(9)).all()

@@ -6,6 +6,7 @@ import sys
 import pytest
 from PIL import Image
 
+from conftest import write_conditions
 from kaleidogan import cli
 from kaleidogan.training.checkpoint import digest
 
@@ -41,6 +42,48 @@ def test_without_a_run_the_remedy_is_named(folder, capsys):
     with pytest.raises(SystemExit):
         generate()
     assert "train one first, or set checkpoint=FILE" in capsys.readouterr().err
+
+
+@pytest.fixture
+def refuse(capsys):
+    """Generate, which is refused; gives what is said."""
+
+    def start(*overrides: str) -> str:
+        with pytest.raises(SystemExit):
+            generate(*overrides)
+        return capsys.readouterr().err
+
+    return start
+
+
+def test_a_class_by_number_or_name(train, refuse):
+    run = train("model.c_dim=3", model="stylegan2_ada")
+    generate("seeds=0-1", "label=1", "out=number")
+    generate("seeds=0-1", "label=b", "out=name")
+    generate("seeds=0-1", "out=turns")
+    one, other, turn = (Image.open(f"{out}/seed0001.png").tobytes() for out in ("number", "name", "turns"))
+    assert one == other == turn
+    assert Image.open("number/seed0000.png").tobytes() != Image.open("turns/seed0000.png").tobytes()
+    assert run.name == "tiny"
+    assert "label=x: the model was trained with classes 0 to 2: a, b, c" in refuse("label=x")
+    assert "label=3: the model was trained with classes 0 to 2: a, b, c" in refuse("label=3")
+    assert "the model was trained with classes 0 to 2" in refuse("condition.year=1")
+
+
+def test_numbers_by_name(train, folder, refuse):
+    write_conditions(folder / "numbers", [(k % 2, 1800 + 10 * k) for k in range(12)])
+    train("model.c_dim=2", "data.path=numbers", model="stylegan2_ada")
+    generate("seeds=0", "out=mean")
+    generate("seeds=0", "condition.year=1855", "out=given")  # which is the mean
+    generate("seeds=0", "condition.year=1900", "out=late")
+    generate("seeds=0", "condition={year: 1900, oil: 1}", "out=both")
+    mean, given, late, both = (
+        Image.open(f"{out}/seed0000.png").tobytes() for out in ("mean", "given", "late", "both")
+    )
+    assert mean == given
+    assert len({mean, late, both}) == 3
+    assert "condition: there is no 'yaer'; there are oil, year" in refuse("condition.yaer=1900")
+    assert "label=1: the model was trained on numbers; set condition.oil=1" in refuse("label=1")
 
 
 def test_generating_waits_for_neither_lightning_nor_wandb():

@@ -119,3 +119,47 @@ def test_a_level_is_asked_for_when_its_tick_begins():
 def test_a_batch_of_any_level_that_cannot_be_shared_is_refused():
     with pytest.raises(ValueError, match="batch_size 6 cannot be shared equally by 4"):
         Batches(Order([30], seed=0), batch_sizes=[8, 6], position=int, tick=9, stop=9, world_size=4)
+
+
+def test_weights_show_a_shard_more_often_in_a_pass_of_the_same_length():
+    order = Order([10, 10, 20], seed=0, weights=[3.0, 1.0, 0.0])
+    assert len(order) == 40
+    per_pass = [np.bincount(order.items(40 * number, 40), minlength=40) for number in range(200)]
+    for counts in per_pass:
+        assert counts.sum() == 40
+        # Forty places for forty shares.
+        assert set(counts[:10]) <= {3}
+        assert set(counts[10:20]) <= {1}
+        assert not counts[20:].any()
+    uneven = Order([10, 10], seed=0, weights=[1.0, 2.0])
+    shown = np.mean([np.bincount(uneven.items(20 * n, 20), minlength=20) for n in range(400)], axis=0)
+    assert shown[:10] == pytest.approx(2 / 3, abs=0.1)
+    assert shown[10:] == pytest.approx(4 / 3, abs=0.1)
+
+
+def test_equal_weights_and_mirrored_ones():
+    plain = Order([5, 3], seed=1, mirror=True, weights=[2.0, 2.0])
+    assert sorted(plain.items(0, 16)) == list(range(16))
+    doubled = Order([5, 5], seed=1, mirror=True, weights=[1.0, 0.0])
+    assert np.bincount(doubled.items(0, 20), minlength=20).tolist() == [2] * 5 + [0] * 5 + [2] * 5 + [0] * 5
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.0], [-1.0, 2.0], [float("nan"), 1.0], [float("inf"), 1.0]])
+def test_weights_that_mean_nothing_are_refused(weights):
+    with pytest.raises(ValueError, match="are not numbers from 0 up, one above it"):
+        Order([2, 2], seed=0, weights=weights)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_windows_are_the_shards_that_come(mirror):
+    order = Order([4] * 10, seed=2, window=3, mirror=mirror)
+    for start in (0, 3, 13, 41, 79, 200):
+        windows = order.windows(start)
+        position, end = start, start + 2 * len(order)
+        while position < end:
+            window = next(windows)
+            length = 4 * len(window) * (2 if mirror else 1)
+            offset = position % len(order) % (12 * (2 if mirror else 1))
+            items = order.items(position, length - offset)
+            assert set(items % 40 // 4) <= set(window)
+            position += length - offset

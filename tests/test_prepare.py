@@ -15,9 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kaleidogan.data.prepare import Skipped, _in_order, prepare
-from kaleidogan.data.shards import Reader, load_index
-from kaleidogan.data.sources import Source
+from kaleidogan.data.preparing.prepare import prepare
+from kaleidogan.data.preparing.sources import Source
+from kaleidogan.data.preparing.treatment import Skipped
+from kaleidogan.data.preparing.workers import in_order
+from kaleidogan.data.reader import Reader
+from kaleidogan.data.shards import load_index
 
 
 def save(pixels, kind="PNG"):
@@ -76,8 +79,8 @@ def about(folder):
 def test_a_folder_becomes_a_data_set(folder, tmp_path, capsys):
     report = run(folder, tmp_path / "set")
     index = load_index(tmp_path / "set")
-    assert (report.kept, report.enlarged, len(index)) == (5, 1, 5)
-    assert (index.resolution, index.channels, index.resize_filter) == ((12, 12), 3, "box")
+    assert (report.kept, report.pictures, report.enlarged, len(index)) == (5, 5, 1, 5)
+    assert (index.resolution, index.channels, index.about.resize_filter) == ((12, 12), 3, "box")
     sizes = [[24, 20], [24, 20], [24, 20], [7, 9], [16, 40]]
     assert about(tmp_path / "set") == [
         {"source": n, "source_size": s} for n, s in zip(KEPT, sizes, strict=True)
@@ -97,12 +100,14 @@ def test_the_report_names_what_was_left_out(folder, tmp_path, capsys):
     settings = report.pop("settings")
     assert settings["resolution"] == [12, 12]
     assert settings["exclude"] == ["icons", "nothing"]
-    assert settings["num_workers"] == 0
+    assert not {"out", "num_workers"} & set(settings)
     details = [one.pop("detail", "") for one in report["skipped_files"]]
     assert "truncated" in details[0].lower()
     assert report == {
         "kept": 4,
+        "pictures": 4,
         "enlarged": 1,
+        "unframed": 0,
         "excluded": 1,
         "excluded_by_pattern": {"icons": 1, "nothing": 0},
         "skipped": 2,
@@ -146,7 +151,7 @@ def test_folder_zip_and_tar_make_equal_bytes(folder, tmp_path):
     for name in ("pictures", "p.zip", "p.tar.gz"):
         run(tmp_path / name, tmp_path / f"set of {name}", labels="folders", exclude=("Thumbs*",))
     expected = contents(tmp_path / "set of pictures")
-    assert set(expected) == {"000000.tar", "index.json", "samples.npy"}
+    assert set(expected) == {"000000.tar", "aspects.npy", "index.json", "kept.png", "samples.npy"}
     assert contents(tmp_path / "set of p.zip") == expected
     assert contents(tmp_path / "set of p.tar.gz") == expected
 
@@ -194,6 +199,255 @@ def test_labels(folder, tmp_path, capsys):
     (tmp_path / "l.json").write_text('{"x.png": 1}')
     with pytest.raises(ValueError, match=r"'cats/a.png' .and 6 more. is not in it"):
         run(folder, tmp_path / "never", labels=str(tmp_path / "l.json"))
+
+
+def test_crops_are_samples_of_one_source(folder, tmp_path):
+    report = run(folder, tmp_path / "set", crop="three")
+    assert (report.pictures, report.kept) == (5, 15)
+    assert [one["source"] for one in about(tmp_path / "set")] == [name for name in KEPT for _ in range(3)]
+    # The shapes are those of the sources, once each and sorted: generated pictures may draw theirs from them.
+    aspects = np.load(tmp_path / "set" / "aspects.npy")
+    assert aspects == pytest.approx(sorted([20 / 24] * 3 + [9 / 7, 40 / 16]))
+    assert load_index(tmp_path / "set").about.crop == "three"
+
+
+def test_the_mean_shape_is_remembered(folder, tmp_path):
+    run(folder, tmp_path / "set", crop="ratio")
+    expected = np.mean([20 / 24] * 3 + [9 / 7, 40 / 16])
+    assert load_index(tmp_path / "set").about.aspect_ratio == pytest.approx(expected, abs=1e-6)
+
+
+def test_machinerays_variants_stand_beside_each_picture(folder, tmp_path):
+    report = run(folder, tmp_path / "set", augment="machineray", crop="squash")
+    assert (report.pictures, report.kept) == (5, 35)
+    index = load_index(tmp_path / "set")
+    assert len(np.load(tmp_path / "set" / "aspects.npy")) == 5
+    pixels = [Reader(index).read(number) for number in range(7)]
+    assert all(not np.array_equal(pixels[0], other) for other in pixels[1:])
+    with pytest.raises(ValueError, match=r"augment=machineray turns and tints .* channels=3 and a square"):
+        run(folder, tmp_path / "oblong", augment="machineray", resolution=(12, 16))
+
+
+def picture_of(seed):
+    return np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+
+
+def test_filters_are_counted_and_drawn(tmp_path, capsys):
+    one, other = (
+        np.asarray(Image.fromarray(picture_of(seed)).resize((64, 64), Image.Resampling.BICUBIC))
+        for seed in (0, 1)
+    )
+    files = {
+        "a.png": save(one),
+        "b copy.jpg": save(one, "JPEG"),
+        "c empty.png": save(np.full((64, 64, 3), 200, np.uint8)),
+        "d small.png": picture(9, 20, 20),
+        "e other.png": save(other),
+    }
+    folder = make_folder(tmp_path / "p", files)
+    options = {"min_side": 32, "max_emptiness": 0.98, "duplicates": 4}
+    report = run(folder, tmp_path / "set", **options)
+    assert {one.file: one.reason for one in report.skipped} == {
+        "b copy.jpg": "a copy of another picture",
+        "c empty.png": "nearly empty",
+        "d small.png": "too small",
+    }
+    assert report.skipped[0].detail == "of a.png"
+    assert "1 a copy of another picture: b copy.jpg" in capsys.readouterr().out
+    for name in ("kept", "dropped", "borderline"):
+        with Image.open(tmp_path / "set" / f"{name}.png") as sheet:
+            assert sheet.width > 200
+
+
+def test_an_overlay_that_pictures_share_is_found(tmp_path):
+    rng = np.random.default_rng(0)
+    files = {}
+    for number in range(40):
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        pixels = np.asarray(coarse.resize((256, 256), Image.Resampling.BICUBIC)).copy()
+        if number % 2:
+            pixels[100:150, 60:200:8] = 255 - pixels[100:150, 60:200:8] // 4
+        files[f"{number:02d}.png"] = save(pixels)
+    report = run(make_folder(tmp_path / "p", files), tmp_path / "set", max_watermark=0.3)
+    assert {one.file for one in report.skipped} == {f"{number:02d}.png" for number in range(1, 40, 2)}
+    assert {one.reason for one in report.skipped} == {"a watermark, by the looks"}
+
+
+def test_captions(folder, tmp_path):
+    (folder / "cats" / "a.txt").write_text("a cat\n")
+    run(folder, tmp_path / "txt", captions="txt")
+    (tmp_path / "c.csv").write_text("file,caption\ncats/a.png,a cat\n")
+    (tmp_path / "c.json").write_text('{"cats/a.png": "a cat"}')
+    for name in ("c.csv", "c.json"):
+        run(folder, tmp_path / name[2:], captions=str(tmp_path / name))
+    for name in ("txt", "csv", "json"):
+        with tarfile.open(tmp_path / name / "000000.tar") as archive:
+            texts = {m.name: archive.extractfile(m).read() for m in archive.getmembers() if "txt" in m.name}
+        assert texts == {"00000000.txt": b"a cat"}
+    (tmp_path / "c.json").write_text("[]")
+    for text, captions in [
+        ("does not exist; give txt, a .csv or a .json", "none.csv"),
+        ("is not {path: caption}", str(tmp_path / "c.json")),
+    ]:
+        with pytest.raises((ValueError, FileNotFoundError), match=text):
+            run(folder, tmp_path / "never", captions=captions)
+
+
+def test_provenance_goes_along(folder, tmp_path):
+    line = {"file": "cats/a.png", "artist": "A. Nonymous", "licence": "CC0"}
+    (folder / "provenance.jsonl").write_text(json.dumps(line) + "\n")
+    (folder / "CREDITS.md").write_text("A. Nonymous\n")
+    run(folder, tmp_path / "set")
+    found = about(tmp_path / "set")
+    assert found[0]["provenance"] == {"artist": "A. Nonymous", "licence": "CC0"}
+    assert "provenance" not in found[1]
+    assert (tmp_path / "set" / "CREDITS.md").read_text() == "A. Nonymous\n"
+    (folder / "provenance.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match=r"provenance.jsonl, line 1 is not JSON with a 'file'"):
+        run(folder, tmp_path / "never")
+
+
+def test_conditions(folder, tmp_path):
+    names = [name for name in FILES if not name.endswith((".txt", ".db"))]
+    rows = "".join(f"{name},{number},{number / 2}\n" for number, name in enumerate(names))
+    (tmp_path / "l.csv").write_text("file,year,warmth\n" + rows)
+    run(folder, tmp_path / "numbers", labels=str(tmp_path / "l.csv"))
+    index = load_index(tmp_path / "numbers")
+    assert index.about.condition_names == ("year", "warmth")
+    assert index.conditions.tolist() == [[n, n / 2] for n in (names.index(name) for name in KEPT)]
+    assert about(tmp_path / "numbers")[1]["condition"] == [1.0, 0.5]
+    tags = {name: ["cat"] if "cats" in name else ["dog", "big"] for name in names}
+    (tmp_path / "l.json").write_text(json.dumps(tags))
+    run(folder, tmp_path / "tags", labels=str(tmp_path / "l.json"))
+    index = load_index(tmp_path / "tags")
+    assert index.about.condition_names == ("big", "cat", "dog")
+    assert index.conditions[[0, 3]].tolist() == [[0, 1, 0], [1, 0, 1]]
+
+
+def test_shards_of_another_pipeline_are_read(folder, tmp_path):
+    """A folder of WebDataset tars is a source, with the classes and captions that stand in it."""
+    import webdataset
+
+    (tmp_path / "shards").mkdir()
+    for number in range(2):
+        with webdataset.TarWriter(str(tmp_path / "shards" / f"{number}.tar"), encoder=False) as tar:
+            for key in range(3):
+                data = picture(10 * number + key)
+                tar.write(
+                    {"__key__": f"k{key}", "png": data, "cls": str(key).encode(), "txt": b"no. %d" % key}
+                )
+    report = run(tmp_path / "shards", tmp_path / "set", labels="cls", captions="txt")
+    assert report.kept == 6
+    index = load_index(tmp_path / "set")
+    assert index.rows["label"].tolist() == [0, 1, 2, 0, 1, 2]
+    assert [one["source"] for one in about(tmp_path / "set")][:4] == [
+        "0.tar/k0.png",
+        "0.tar/k1.png",
+        "0.tar/k2.png",
+        "1.tar/k0.png",
+    ]
+    run(folder, tmp_path / "pictures first", exclude=("Thumbs.db",))
+    with pytest.raises(ValueError, match=r"labels=cls: 'cats/a.png' .and 6 more. has no .cls file beside it"):
+        run(folder, tmp_path / "never", labels="cls")
+
+
+class StoppedError(RuntimeError):
+    """Stands for a kill: whatever is on the disk then is what the next run finds."""
+
+
+OPTIONS = [
+    {"crop": "three", "duplicates": 4, "min_side": 18},
+    {"augment": "machineray", "crop": "squash", "labels": "folders", "exclude": ("Thumbs.db",)},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_run_that_broke_off_is_gone_on_with(folder, tmp_path, monkeypatch, capsys, options):
+    make_folder(folder, {f"more/{n:02d}.png": picture(n % 17, 20, 30) for n in range(24)})
+    options = {"samples_per_shard": 4, **options}
+    run(folder, tmp_path / "whole", **options)
+    from kaleidogan.data import writing
+
+    finish = writing.Aside.finish
+    left = [0]
+
+    def finish_some(aside, *arguments):
+        finish(aside, *arguments)
+        left[0] -= 1
+        if left[0] < 0:
+            raise StoppedError
+
+    monkeypatch.setattr(writing.Aside, "finish", finish_some)
+    for many in (0, 2, 1, 3):
+        left[0] = many
+        with pytest.raises(StoppedError):
+            run(folder, tmp_path / "set", **options)
+        assert not (tmp_path / "set").exists()
+    # What a kill leaves of a shard that was being written, and of the line that tells of it.
+    aside = tmp_path / ".set.partial"
+    (aside / "set" / "000010.tar").write_bytes(b"half")
+    with (aside / "journal.jsonl").open("a") as stream:
+        stream.write('{"shard": {"na')
+    left[0] = 1000
+    capsys.readouterr()
+    run(folder, tmp_path / "set", **options)
+    assert "going on with what was begun: " in capsys.readouterr().out
+    everything = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "set").iterdir()} == everything
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "set", "whole"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_makes_the_same_set(tmp_path):
+    """Ten times SIGKILL at random moments, and then to the end: every file is the same."""
+    folder = make_folder(tmp_path / "p", {f"{n:03d}.png": picture(n, 300, 400) for n in range(300)})
+    command = [Path(sys.executable).with_name("kaleidogan"), "prepare", f"source={folder}", "resolution=64"]
+    command += ["crop=three", "duplicates=4", "samples_per_shard=20", "num_workers=2"]
+    subprocess.run([*command, f"out={tmp_path}/whole"], check=True, timeout=120, capture_output=True)
+    moments = np.random.default_rng(0)
+    kills = went_on = 0
+    while kills < 10:
+        started = subprocess.Popen([*command, f"out={tmp_path}/set"], stdout=subprocess.DEVNULL)
+        try:
+            started.wait(float(moments.uniform(0.8, 2.2)))
+            break
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
+            kills += 1
+            went_on += (tmp_path / ".set.partial" / "journal.jsonl").is_file()
+    assert kills >= 3, "it ended before it was killed"
+    assert went_on
+    if not (tmp_path / "set").exists():
+        subprocess.run([*command, f"out={tmp_path}/set"], check=True, timeout=120, capture_output=True)
+    everything = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "set").iterdir()} == everything
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p", "set", "whole"]
+
+
+def test_other_settings_begin_anew(folder, tmp_path, monkeypatch, capsys):
+    from kaleidogan.data import writing
+
+    def stop(aside, *arguments):
+        raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing.Aside, "seal", stop)
+        with pytest.raises(StoppedError):
+            run(folder, tmp_path / "set")
+    run(folder, tmp_path / "set", resolution=(16, 16))
+    assert "going on" not in capsys.readouterr().out
+    assert load_index(tmp_path / "set").resolution == (16, 16)
+
+
+def test_two_runs_do_not_write_one_set(folder, tmp_path):
+    from kaleidogan.data.writing import open_aside
+
+    with (
+        open_aside(tmp_path / "set", "key"),
+        pytest.raises(BlockingIOError, match="another process is writing"),
+    ):
+        run(folder, tmp_path / "set")
 
 
 def test_errors_leave_nothing_behind(folder, tmp_path):
@@ -246,13 +500,13 @@ def test_a_worker_that_dies_is_told_from_a_broken_picture():
     with pytest.raises(
         RuntimeError, match=r"a worker died at '\d+.png' or a picture soon after.*num_workers=0"
     ):
-        list(_in_order(source, [f"{n}.png" for n in range(60)], die_at_nine, 2))
+        list(in_order(source, [f"{n}.png" for n in range(60)], die_at_nine, 2))
 
 
 SCRIPT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-from kaleidogan.data.prepare import prepare
+from kaleidogan.data.preparing.prepare import prepare
 assert "torch" not in sys.modules
 if __name__ == "__main__":
     prepare(source=sys.argv[1], out=sys.argv[2], resolution=(64, 64), num_workers=2)

@@ -11,7 +11,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from kaleidogan.data import shards
 from kaleidogan.data.procedural import STYLES, Gallery
 from kaleidogan.data.procedural.canvas import Canvas
 from kaleidogan.data.procedural.palettes import (
@@ -29,6 +28,7 @@ from kaleidogan.data.procedural.palettes import (
 )
 from kaleidogan.data.procedural.shades import choose_constant, escape_times, smoothstep
 from kaleidogan.data.procedural.shapes import scatter, split_cells
+from kaleidogan.data.reader import Reader, decode
 
 SIZES = [(16, 16), (64, 64), (128, 96), (48, 112), (256, 256)]
 PURE, TINT, SHADE = (0.45, 1.0, 0.4, 1.0), (0.08, 0.55, 0.7, 1.0), (0.3, 1.0, 0.15, 0.6)
@@ -297,7 +297,7 @@ def test_a_pool_makes_the_same_samples_in_order() -> None:
     picture = gallery.draw(100, (16, 24))
     assert alone[100].caption == picture.caption
     assert alone[100].source_size == (16, 24)
-    assert (shards.decode(alone[100].picture, 3) == picture.pixels).all()
+    assert (decode(alone[100].picture, 3, picture.pixels.shape[:2]) == picture.pixels).all()
 
 
 def test_samples_are_drawn_when_asked_for() -> None:
@@ -309,10 +309,10 @@ def test_samples_are_drawn_when_asked_for() -> None:
 def test_a_written_set_reads_back(tmp_path: Path, channels: int, capfd: pytest.CaptureFixture[str]) -> None:
     gallery = Gallery(num_images=20, styles=("fields", "tiles"))
     index = gallery.write(tmp_path / "art", (24, 16), channels)
-    assert (index.resolution, index.channels, index.resize_filter) == ((24, 16), channels, None)
+    assert (index.resolution, index.channels, index.about.resize_filter) == ((24, 16), channels, None)
     assert index.label_names == ("fields", "tiles")
     assert index.rows["label"].tolist() == [0, 1] * 10
-    reader = shards.Reader(index)
+    reader = Reader(index)
     for number in range(20):
         assert (reader.read(number) == gallery.draw(number, (24, 16), channels).pixels).all()
     reader.close()

@@ -10,7 +10,10 @@ import webdataset
 
 from conftest import blobs, write_set
 from kaleidogan.data import shards
-from kaleidogan.data.shards import DataError, Reader, load_index
+from kaleidogan.data.files import DataError
+from kaleidogan.data.reader import Reader, decode
+from kaleidogan.data.shards import load_index
+from kaleidogan.data.writing import write
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -29,7 +32,7 @@ def test_pictures_come_back_as_they_were_written(tmp_path, channels):
 def test_formats(picture_format, error, channels):
     gradient = np.linspace(0, 255, 16)[:, None] * np.ones((16, 16))
     picture = np.stack([gradient, gradient[::-1], gradient.T], axis=2)[:, :, :channels].astype(np.uint8)
-    back = shards.decode(shards.encode(picture, picture_format), channels)
+    back = decode(shards.encode(picture, picture_format), channels, (16, 16))
     assert np.abs(back.astype(int) - picture).max() <= error
 
 
@@ -38,7 +41,7 @@ def test_webdataset_reads_the_shards(tmp_path):
     index = write_set(tmp_path / "set", count=5)
     found = list(webdataset.WebDataset(str(tmp_path / "set" / index.shards[0].name), shardshuffle=False))
     assert [sample["__key__"] for sample in found] == [f"{number:08d}" for number in range(5)]
-    assert shards.decode(found[2]["png"], 3).shape == (16, 16, 3)
+    assert decode(found[2]["png"], 3, (16, 16)).shape == (16, 16, 3)
     assert found[2]["cls"] == b"2"
 
 
@@ -54,9 +57,9 @@ def test_an_unfinished_set_leaves_nothing(tmp_path):
         raise RuntimeError("the source broke off")
 
     with pytest.raises(RuntimeError):
-        shards.write(tmp_path / "set", broken(), resolution=(16, 16), channels=3)
+        write(tmp_path / "set", broken(), shards.Description(resolution=(16, 16)))
     with pytest.raises(ValueError, match="no picture"):
-        shards.write(tmp_path / "set", [], resolution=(16, 16), channels=3)
+        write(tmp_path / "set", [], shards.Description(resolution=(16, 16)))
     assert not list(tmp_path.iterdir())
 
 
@@ -90,8 +93,8 @@ def test_what_is_missing_or_cut_is_named(tmp_path):
 def test_a_newer_format_is_refused(tmp_path):
     write_set(tmp_path / "set")
     path = tmp_path / "set" / "index.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
-    with pytest.raises(DataError, match="format 2"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 3}))
+    with pytest.raises(DataError, match="format 3"):
         load_index(tmp_path / "set")
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from kaleidogan.data import sources
-from kaleidogan.data.pictures import MAX_BYTES, PictureError
-from kaleidogan.data.sources import LINKED_FOLDER, Member, Source, open_source, select
+from kaleidogan.data.preparing import sources
+from kaleidogan.data.preparing.pictures import MAX_BYTES, PictureError
+from kaleidogan.data.preparing.sources import LINKED_FOLDER, Member, Source, open_source, select
 
 FILES = {
     "b/two.png": b"2" * 700,

@@ -11,7 +11,7 @@ import torch
 from conftest import SMALL, TINY, small, write_set
 from kaleidogan import cli
 from kaleidogan.commandline import options_of
-from kaleidogan.data.shards import Reader
+from kaleidogan.data.reader import Reader
 from kaleidogan.training import checkpoint
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.logging import CSV
@@ -227,10 +227,10 @@ def test_a_data_worker_that_dies_is_named(train, capsys, monkeypatch):
     main = os.getpid()
     read = Reader.read
 
-    def die(self, number):
+    def die(self, number, out=None):
         if os.getpid() != main:
             os.kill(os.getpid(), signal.SIGKILL)
-        return read(self, number)
+        return read(self, number, out)
 
     monkeypatch.setattr(Reader, "read", die)
     with pytest.raises(SystemExit):

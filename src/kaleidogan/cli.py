@@ -10,7 +10,9 @@ from kaleidogan import commandline, config
 COMMANDS = {
     "train": "train a GAN on pictures, or go on with a run",
     "generate": "make pictures with a trained one",
+    "collect": "gather public-domain pictures from museums or a list of addresses",
     "prepare": "turn a heap of pictures into shards to train from",
+    "verify": "read a data set as training would, and say what is lost",
 }
 
 
@@ -49,7 +51,7 @@ def run(command: str, arguments: Sequence[str], program: str) -> None:
     hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=command)(call)()
 
 
-def call(cfg: Any) -> float | None:
+def call(cfg: Any) -> Any:
     """Check a composed configuration and call the function that its target names."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -72,14 +74,18 @@ def call(cfg: Any) -> float | None:
             checked["name"] += f"-{hydra.job.num:03d}"
         takes = config.read_signature(checked[config.TARGET]).parameters
         arguments = {key: value for key, value in {**checked, **about}.items() if key in takes}
-        return config.locate(checked[config.TARGET])(**arguments)  # type: ignore[no-any-return]
+        return config.locate(checked[config.TARGET])(**arguments)
     except KeyboardInterrupt:
-        _fail("interrupted before training began; nothing is lost", status=130)
+        _fail("interrupted; nothing is lost, and the same command begins again or goes on", status=130)
     except (ValueError, OSError, RuntimeError, MemoryError, OmegaConfBaseException) as error:
         message = explain(error)
         if debug or message is None:
             raise
-        hint = "" if isinstance(error, config.ConfigError) else "\n(debug=true shows where this comes from)"
+        can_show = (
+            not isinstance(error, config.ConfigError)
+            and "debug" in config.read_signature(str(cfg[config.TARGET])).parameters
+        )
+        hint = "\n(debug=true shows where this comes from)" if can_show else ""
         if is_sweep:
             print(f"Error in job {hydra.job.num}: {message}", file=sys.stderr)
             raise JobFailedError(message) from None

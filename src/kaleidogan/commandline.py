@@ -23,7 +23,10 @@ from kaleidogan.config import (
     read_signature,
 )
 
-FREE_TEXT = {"text", "seeds", "path", "source", "out", "checkpoint", "resume", "name", "labels", "root"}
+FREE_TEXT = {
+    *("text", "seeds", "path", "source", "out", "checkpoint", "resume", "name", "labels", "root"),
+    *("captions", "cache", "list", "query", "contact", "base_url"),
+}
 """The last word of the keys whose value is taken as it stands: Hydra's grammar would split a `=`, a comma,
 a space or an apostrophe in it."""
 

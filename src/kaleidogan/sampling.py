@@ -4,7 +4,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,24 @@ differ in the last bits, and a seed's picture should not depend on which seeds a
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained generator: the averaged network in eval mode, and where it is from."""
+    """A trained generator: the averaged network in eval mode, and where it is from.
+
+    Attributes:
+        generator: the network.
+        path: of the checkpoint.
+        digest: the checkpoint's.
+        images_seen: where it stands.
+        options: what the model was made with.
+        conditions: what its conditions stand for: `names` of classes, or of numbers with the `mean` and
+            `scale` by which those were standardised; empty if it takes none or does not say.
+    """
 
     generator: nn.Module
     path: Path
     digest: str
     images_seen: int
     options: dict[str, Any]
+    conditions: dict[str, Any] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -68,6 +79,7 @@ def load_generator(paths: list[Path], device: str | torch.device = "cpu") -> Tra
         digest=checkpoints.digest(path),
         images_seen=checkpoint["state_dict"]["_extra_state"]["images_seen"],
         options=options,
+        conditions=checkpoint.get("conditions", {}),
     )
 
 
@@ -94,31 +106,65 @@ def latents(seeds: Sequence[int], dim: int) -> Float[Tensor, "n z"]:
 
 
 def conditions(
-    generator: nn.Module, seeds: Sequence[int], label: int | None = None
-) -> Float[Tensor, "n c"] | None:
-    """The class of each seed's picture as a condition: one for all, or each seed's in turn.
+    trained: Trained,
+    seeds: Sequence[int],
+    label: int | str | None = None,
+    condition: dict[str, float] | None = None,
+) -> Float[Tensor, "n c_dim"] | None:
+    """The condition of each seed's picture.
+
+    Args:
+        trained: the generator.
+        seeds: one picture each.
+        label: of a model with classes: one for all, by its number or name; None: each seed's in turn.
+        condition: of a model that was trained on numbers: those that are given, by name; the others are
+            what they were on average, or 0 where they are labels.
 
     Returns:
         None where the generator takes none.
 
     Raises:
-        ValueError: if there is no such class; says which there are.
+        ValueError: if there is no such class or number; says which there are.
     """
-    c_dim = getattr(generator, "c_dim", 0)
-    if label is not None and label >= c_dim:
-        classes = f"classes 0 to {c_dim - 1}" if c_dim else "no classes"
-        raise ValueError(f"label={label}: the model was trained with {classes}")
+    c_dim = getattr(trained.generator, "c_dim", 0)
+    names = trained.conditions.get("names", [])
+    if "mean" in trained.conditions:
+        if label is not None:
+            raise ValueError(f"label={label}: the model was trained on numbers; set condition.{names[0]}=1")
+        return _numbers(trained.conditions, condition or {}).expand(len(seeds), -1)
+    if condition:
+        raise ValueError(f"condition={condition}: the model was trained with {_classes(c_dim, names)}")
+    number = names.index(label) if label in names else label
+    if number is not None and not (isinstance(number, int) and 0 <= number < c_dim):
+        raise ValueError(f"label={label}: the model was trained with {_classes(c_dim, names)}")
     if c_dim == 0:
         return None
-    numbers = [seed % c_dim if label is None else label for seed in seeds]
-    return torch.eye(c_dim)[numbers]
+    return torch.eye(c_dim)[[seed % c_dim if number is None else number for seed in seeds]]
+
+
+def _classes(c_dim: int, names: Sequence[str]) -> str:
+    if not c_dim:
+        return "no classes"
+    listed = f": {', '.join(names[:10])}{', ...' * (len(names) > 10)}" if names else ""
+    return f"classes 0 to {c_dim - 1}{listed}"
+
+
+def _numbers(about: dict[str, Any], given: dict[str, float]) -> Float[Tensor, "1 c_dim"]:
+    for name in given:
+        if name not in about["names"]:
+            raise ValueError(f"condition: there is no '{name}'; there are {', '.join(about['names'])}")
+    scaled = [
+        (given.get(name, mean) - mean) / scale
+        for name, mean, scale in zip(about["names"], about["mean"], about["scale"], strict=True)
+    ]
+    return torch.tensor([scaled])
 
 
 @torch.no_grad()
 def synthesize(
     generator: nn.Module,
     z: Float[Tensor, "n z"],
-    c: Float[Tensor, "n c"] | None = None,
+    c: Float[Tensor, "n c_dim"] | None = None,
     *,
     psi: float = 1.0,
     cutoff: int | None = None,

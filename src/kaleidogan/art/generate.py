@@ -18,7 +18,8 @@ def generate(
     out: str | None,
     seeds: Seeds,
     psi: float,
-    label: CountOrZero | None,
+    label: CountOrZero | str | None,
+    condition: dict[str, float] | None,
     device: Literal["auto", "cpu", "cuda", "mps"],
     debug: bool = False,
 ) -> None:
@@ -30,7 +31,8 @@ def generate(
         out: folder for the pictures; null: `generated/` in the run's folder.
         seeds: one picture each, e.g. 0-35 or 1,5,20-30; a seed's picture is the same in every call.
         psi: truncation: 1 as trained, towards 0 more alike and typical, above 1 wilder.
-        label: of a model that was trained with classes, the class's number; null: each seed's in turn.
+        label: of a model with classes, the class's number or name; null: each seed's in turn.
+        condition: of a model that was trained on numbers, those that matter, e.g. condition.year=1890.
         device: auto takes a GPU where there is one.
         debug: show where an error comes from.
     """

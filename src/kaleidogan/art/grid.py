@@ -14,7 +14,8 @@ def save_grid(
     *,
     seeds: Seeds,
     psi: float,
-    label: CountOrZero | None,
+    label: CountOrZero | str | None,
+    condition: dict[str, float] | None,
     cutoff: Count | None = None,
     noise: Literal["const", "random", "none"] = "const",
     columns: Count | None = None,
@@ -26,7 +27,8 @@ def save_grid(
     Args:
         seeds: one picture each.
         psi: truncation.
-        label: class of all pictures; null: each seed's in turn.
+        label: class of all pictures, by number or name; null: each seed's in turn.
+        condition: numbers of all pictures, by name.
         cutoff: layers that psi acts on, from the first; null: all.
         noise: of a style-based generator: const: a seed's picture is the same in every call; random; none.
         columns: pictures in a row of the grid; null: as many as make it about square.
@@ -37,8 +39,9 @@ def save_grid(
     dim = trained.generator.latent_dim
     assert isinstance(dim, int)
     z = latents(numbers, dim)
-    c = conditions(trained.generator, numbers, label)
+    c = conditions(trained, numbers, label, condition)
     drawn = synthesize(trained.generator, z, c, psi=psi, cutoff=cutoff, noise=noise)
+    settings = {"psi": psi, "label": label, "condition": condition, "cutoff": cutoff, "noise": noise}
     made = tqdm(drawn, total=len(numbers), unit="picture")
     pictures = []
     for seed, image in zip(numbers, made, strict=True):
@@ -46,7 +49,7 @@ def save_grid(
         save_png(
             folder / f"seed{seed:04d}.png",
             pictures[-1],
-            provenance(trained, seed, psi=psi, label=label, cutoff=cutoff, noise=noise),
+            provenance(trained, seed, **settings),
         )
     sheet = grid(pictures, columns)
     save_png(folder / "grid.png", sheet, {"seeds": seeds, "checkpoint": trained.digest})

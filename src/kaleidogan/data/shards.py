@@ -1,31 +1,37 @@
 """A data set on disk: WebDataset tar shards, and the index that says exactly what is in them.
 
 A folder holds `000000.tar ...`, `index.json` (the set, and for each shard its count, bytes and SHA-256)
-and `samples.npy` (one row a sample: where its picture lies, its label, its source's size). The shards are
-standard WebDataset tars; the index is what makes every loss noticeable and every sample addressable.
+and `samples.npy` (one row a sample: where its picture lies, its hash, its label, its source's size). The
+shards are standard WebDataset tars; the index is what makes every loss noticeable and every sample
+addressable.
 """
 
 import hashlib
 import io
 import json
-import os
-import shutil
-import tarfile
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-FORMAT = 1
+from kaleidogan.data.files import INDEX, DataError, Entry, Files, Folder, hash_file, open_files
+from kaleidogan.settings import Channels, PictureFormat
+
+FORMAT = 2
 """The index's own version number."""
+OLDEST_FORMAT = 1
+"""Format 1 knew no samples' hashes, and no SHA-256 of `samples.npy`."""
 NO_LABEL = -1
 BLOCK = 512
 """A tar's unit: each member is a header of one block and data padded to whole blocks."""
-ROW = np.dtype(
+MAX_PICTURE = 2**26
+"""64 MiB: more than a picture of a shard may have."""
+ROW_1 = np.dtype(
     [
         ("shard", "<u4"),
         ("offset", "<u8"),
@@ -35,52 +41,152 @@ ROW = np.dtype(
         ("width", "<u4"),
     ]
 )
+ROW = np.dtype([*ROW_1.descr, ("hash", "<u8")])
 """What is known of one sample: its picture's place (shard number, byte offset and size of the encoded
-picture), its class label or -1, and the height and width that its source had, in pixels."""
+picture), its class label or -1, the height and width that its source had, in pixels, and `hash_sample` of
+its tar header and picture."""
 Rows = NDArray[Any]
 """An array of `ROW`s; beartype knows no type for a structured array."""
-OPEN_FILES = 64
-"""Shards that a reader holds open; the order visits few at a time."""
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-
-
-class DataError(ValueError):
-    """A data set on disk is not what its index says."""
+SAMPLES = "samples.npy"
+CONDITIONS = "conditions.npy"
+ASPECTS = "aspects.npy"
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}$"
+"""What an index may call a shard: nothing that leaves the folder, looks like an option, or hides."""
+Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture as it is written: encoded bytes and what is known about it."""
+    """One picture as it is written: encoded bytes and what is known about it.
+
+    Attributes:
+        picture: encoded.
+        source_size: (height, width) of its source.
+        label: its class.
+        condition: numbers that describe it: one for each of the set's `condition_names`.
+        caption: text that describes it.
+        source: where it is from: the path within what was prepared.
+        part: which of the crops or variants of its source.
+        about: anything else, such as its artist and licence, for the member `json`.
+    """
 
     picture: bytes
     source_size: tuple[int, int]
     label: int | None = None
+    condition: tuple[float, ...] = ()
     caption: str | None = None
     source: str | None = None
+    part: int = 0
+    about: dict[str, object] | None = None
 
 
-@dataclass(frozen=True)
-class Shard:
+class Strict(BaseModel):
+    """A part of `index.json`, without surprises."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Shard(Strict):
     """One tar file: its name, number of samples, size in bytes and SHA-256."""
 
-    name: str
-    samples: int
-    bytes: int
-    sha256: str
+    name: Annotated[str, StringConstraints(pattern=NAME)]
+    samples: Annotated[int, Field(ge=1)]
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Sha256
+
+    @property
+    def entry(self) -> Entry:
+        """The shard as a file."""
+        return Entry(self.name, self.bytes, self.sha256)
+
+
+class Sidecar(Strict):
+    """A file beside the shards: its size in bytes and SHA-256."""
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Sha256
+
+
+class Description(Strict):
+    """What holds for all pictures of a set.
+
+    Attributes:
+        resolution: (height, width).
+        channels: 1, 3 or 4.
+        picture_format: how they are stored.
+        label_names: the classes' names, by label.
+        condition_names: what the numbers of each picture's condition stand for.
+        resize_filter: how they were scaled down; published FIDs move with it.
+        crop: how they were made to fit.
+        aspect_ratio: width / height at which they should be shown, where they were squashed to one shape.
+    """
+
+    resolution: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    channels: Channels = 3
+    picture_format: PictureFormat = "png"
+    label_names: tuple[str, ...] = ()
+    condition_names: tuple[str, ...] = ()
+    resize_filter: str | None = None
+    crop: str | None = None
+    aspect_ratio: float | None = None
+
+
+class About(Description):
+    """What `index.json` says of a set."""
+
+    format: int = FORMAT
+    samples: Sidecar | None = None
+    aspects: Sidecar | None = None
+    conditions: Sidecar | None = None
+    shards: Annotated[tuple[Shard, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
 class Index:
-    """What a data set holds, as its `index.json` and `samples.npy` say."""
+    """A data set that is open: what its `index.json` and `samples.npy` say.
 
-    folder: Path
-    resolution: tuple[int, int]
-    channels: int
-    picture_format: str
-    label_names: tuple[str, ...]
-    resize_filter: str | None
-    shards: tuple[Shard, ...]
+    Attributes:
+        files: where its files are.
+        about: `index.json`.
+        rows: a `ROW` a sample.
+        conditions: [n, c_dim], what `condition_names` name; None if there are none.
+    """
+
+    files: Files
+    about: About
     rows: Rows
+    conditions: NDArray[np.float32] | None = None
+
+    @property
+    def place(self) -> str:
+        """The folder or address."""
+        return self.files.place
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.about.resolution
+
+    @property
+    def channels(self) -> int:
+        """1, 3 or 4."""
+        return self.about.channels
+
+    @property
+    def picture_format(self) -> str:
+        """The pictures' ending: png, jpg or webp."""
+        return self.about.picture_format
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The classes, by label."""
+        return self.about.label_names
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The tar files."""
+        return self.about.shards
 
     @property
     def fingerprint(self) -> str:
@@ -90,6 +196,15 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A shard that is not as it should be: its number, what is wrong, and which samples that loses."""
+
+    shard: int
+    message: str
+    lost: int
 
 
 def encode(pixels: NDArray[np.uint8], picture_format: str) -> bytes:
@@ -105,236 +220,131 @@ def encode(pixels: NDArray[np.uint8], picture_format: str) -> bytes:
     return buffer.getvalue()
 
 
-def decode(data: bytes, channels: int) -> NDArray[np.uint8]:
-    """Decode one picture of a shard to [h, w, c]."""
-    picture: Image.Image = Image.open(io.BytesIO(data))
-    if picture.mode != MODES[channels]:
-        # A lossless WebP of gray pictures comes back as RGB.
-        picture = picture.convert(MODES[channels])
-    pixels = np.asarray(picture)
-    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+def hash_sample(header: bytes, picture: bytes) -> int:
+    """XXH3-64 of a tar header and the picture behind it: any damage shows, at a fraction of a CRC's cost."""
+    state = xxhash.xxh3_64(header)
+    state.update(picture)
+    return state.intdigest()
 
 
-def write(
-    folder: Path,
-    samples: Iterable[Sample],
-    *,
-    resolution: tuple[int, int],
-    channels: int,
-    picture_format: str = "png",
-    label_names: tuple[str, ...] = (),
-    resize_filter: str | None = None,
-    samples_per_shard: int = 1024,
-) -> Index:
-    """Write a data set beside its place, and rename it when it is whole.
-
-    Args:
-        folder: where the set will stand; it must not exist.
-        samples: in the order in which they are stored.
-        resolution: (height, width) that every picture has.
-        channels: 1, 3 or 4.
-        picture_format: the member's ending: png, jpg or webp.
-        label_names: the classes' names, by label.
-        resize_filter: how the pictures were scaled, for the record.
-        samples_per_shard: the last shard may hold fewer.
-
-    Raises:
-        FileExistsError: if the folder is there already.
-        ValueError: if there is no sample at all.
-    """
-    if folder.exists():
-        raise FileExistsError(f"{folder} is there already; choose another folder or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
-        shards, rows = _write_shards(aside, samples, picture_format, samples_per_shard)
-        if not shards:
-            raise ValueError(f"no picture to write into {folder}")
-        np.save(aside / "samples.npy", rows)
-        about = {
-            "format": FORMAT,
-            "resolution": list(resolution),
-            "channels": channels,
-            "picture_format": picture_format,
-            "label_names": list(label_names),
-            "resize_filter": resize_filter,
-            "shards": [asdict(shard) for shard in shards],
-        }
-        (aside / "index.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return load_index(folder)
-
-
-def _write_shards(
-    folder: Path, samples: Iterable[Sample], picture_format: str, samples_per_shard: int
-) -> tuple[list[Shard], Rows]:
-    shards: list[Shard] = []
-    parts: list[Rows] = []
-    for number, group in enumerate(_groups(samples, samples_per_shard)):
-        path = folder / f"{number:06d}.tar"
-        _write_tar(path, group, number * samples_per_shard, picture_format)
-        rows = _locate(path, number, picture_format)
-        assert len(rows) == len(group), "every sample written is found again"
-        for row, sample in zip(rows, group, strict=True):
-            row["label"] = NO_LABEL if sample.label is None else sample.label
-            row["height"], row["width"] = sample.source_size
-        parts.append(rows)
-        shards.append(Shard(path.name, len(group), path.stat().st_size, hash_file(path)))
-    return shards, np.concatenate(parts) if parts else np.empty(0, ROW)
-
-
-def _groups(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    group: list[Sample] = []
-    for sample in samples:
-        group.append(sample)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _write_tar(path: Path, group: list[Sample], first: int, picture_format: str) -> None:
-    # The writer's module pulls in PyTorch when it is there; reading an index should not.
-    from webdataset.writer import TarWriter
-
-    # A fixed time and owner: equal pictures make equal bytes.
-    with path.open("wb") as stream, TarWriter(stream, encoder=False, mtime=0) as tar:
-        for number, sample in enumerate(group, start=first):
-            members: dict[str, str | bytes] = {"__key__": f"{number:08d}", picture_format: sample.picture}
-            if sample.label is not None:
-                members["cls"] = str(sample.label).encode()
-            if sample.caption is not None:
-                members["txt"] = sample.caption.encode()
-            if sample.source is not None:
-                about = {"source": sample.source, "source_size": list(sample.source_size)}
-                members["json"] = json.dumps(about).encode()
-            tar.write(members)
-
-
-def _locate(path: Path, shard: int, picture_format: str) -> Rows:
-    """Read back where each picture of a shard lies."""
-    with tarfile.open(path) as tar:
-        found = [m for m in tar.getmembers() if m.name.endswith(f".{picture_format}")]
-    rows = np.zeros(len(found), ROW)
-    rows["shard"] = shard
-    rows["offset"] = [member.offset_data for member in found]
-    rows["size"] = [member.size for member in found]
-    return rows
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def load_index(folder: Path) -> Index:
+def load_index(place: Path | str | Files, check: bool = True) -> Index:
     """Open a data set and check that its shards are there with the sizes that the index gives.
 
+    Args:
+        place: its folder, or its files from `open_files`.
+        check: whether a faulty shard is an error; see `faults`.
+
     Raises:
-        FileNotFoundError: if there is no data set in the folder, or a shard is missing.
-        DataError: if the index is of a newer format, or a shard's size differs from it.
+        FileNotFoundError: if there is no data set, or a shard is missing.
+        DataError: if the index is broken or of a newer format, or a shard's size differs from it.
     """
-    path = folder / "index.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no data set in '{folder}' (there is no index.json); "
-            f"make one from pictures: kaleidogan prepare source=PICTURES out={folder} resolution=64"
+    files = open_files(str(place)) if isinstance(place, Path | str) else place
+    about = _read_about(files)
+    rows = _read_rows(files, about)
+    index = Index(files, about, rows, _read_conditions(files, about, len(rows)))
+    if check and (found := faults(index)):
+        raise (DataError if files.size(about.shards[found[0].shard].name) != -1 else FileNotFoundError)(
+            found[0].message
         )
-    about = json.loads(path.read_text(encoding="utf-8"))
-    if about.get("format") != FORMAT:
-        raise DataError(f"{path} has format {about.get('format')}; this version reads format {FORMAT}")
-    index = Index(
-        folder=folder,
-        resolution=(about["resolution"][0], about["resolution"][1]),
-        channels=about["channels"],
-        picture_format=about["picture_format"],
-        label_names=tuple(about["label_names"]),
-        resize_filter=about["resize_filter"],
-        shards=tuple(Shard(**shard) for shard in about["shards"]),
-        rows=np.load(folder / "samples.npy", mmap_mode="r", allow_pickle=False),
-    )
-    _check_shards(index)
     return index
 
 
-def _check_shards(index: Index) -> None:
-    for shard in index.shards:
-        path = index.folder / shard.name
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing; the index lists it with {shard.samples} samples")
-        if (size := path.stat().st_size) != shard.bytes:
-            raise DataError(f"{path} has {size} bytes; the index says {shard.bytes}")
-    if (promised := sum(shard.samples for shard in index.shards)) != len(index.rows):
+def _read_about(files: Files) -> About:
+    path = f"{files.place}/{INDEX}"
+    try:
+        plain = json.loads(files.read_index())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+    version = plain.get("format") if isinstance(plain, dict) else None
+    if not isinstance(version, int) or not OLDEST_FORMAT <= version <= FORMAT:
         raise DataError(
-            f"{index.folder}: samples.npy has {len(index.rows)} rows, the shards {promised} samples"
+            f"{path} has format {version}; this version reads formats {OLDEST_FORMAT} to {FORMAT}"
         )
+    try:
+        about = About.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path} is broken: {where}: {first['msg']}") from error
+    if not isinstance(files, Folder) and about.samples is None:
+        raise DataError(
+            f"{path} has format {version}, which can only be read from a folder; prepare the set again"
+        )
+    return about
 
 
-def check_header(header: bytes, size: int, ending: bytes) -> None:
-    """Check that a tar header is whole and is that of a picture of as many bytes.
+def _read_array(files: Files, name: str, sidecar: Sidecar | None) -> NDArray[Any]:
+    """Open an array beside the shards, and check its SHA-256 where it is known."""
+    path = (
+        Path(files.place) / name
+        if sidecar is None
+        else files.fetch(Entry(name, sidecar.bytes, sidecar.sha256))
+    )
+    where = f"{files.place}/{name}"
+    try:
+        if sidecar is not None and hash_file(path) != sidecar.sha256:
+            raise DataError(f"{where} is not the one that was written: its SHA-256 differs from the index's")
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{where} is missing; the index lists it") from error
+    except (EOFError, SyntaxError, TypeError, OverflowError, OSError) as error:
+        raise DataError(f"{where} cannot be read: {error}") from error
+    except ValueError as error:
+        raise (
+            error if isinstance(error, DataError) else DataError(f"{where} cannot be read: {error}")
+        ) from error
+    assert isinstance(array, np.ndarray)
+    return array
 
-    Raises:
-        ValueError: says what is wrong. By hand, as the checksum (POSIX ustar) is all that is asked for:
-            parsing the header would take a quarter of the time of reading a small picture.
-    """
-    name = header[:100].rstrip(b"\0")
-    checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ")
-    if len(header) < BLOCK or checksum != int(header[148:156].strip(b" \0") or b"0", 8):
-        raise ValueError("its tar header is broken")
-    if not name.endswith(ending) or int(header[124:136].strip(b" \0"), 8) != size:
-        raise ValueError(f"its tar header is that of another member, {name!r}")
+
+def _read_rows(files: Files, about: About) -> Rows:
+    rows = _read_array(files, SAMPLES, about.samples)
+    promised = sum(shard.samples for shard in about.shards)
+    if rows.dtype not in (ROW, ROW_1) or rows.shape != (promised,):
+        raise DataError(
+            f"{files.place}/{SAMPLES} holds {rows.shape} of {rows.dtype.names or rows.dtype}; "
+            f"the shards promise {promised} samples"
+        )
+    counts = [shard.samples for shard in about.shards]
+    last = np.array([shard.bytes for shard in about.shards])[np.minimum(rows["shard"], len(counts) - 1)]
+    sound = (
+        np.array_equal(rows["shard"], np.repeat(np.arange(len(counts)), counts))
+        and bool((rows["offset"] >= BLOCK).all())
+        and bool((rows["size"] <= MAX_PICTURE).all())
+        and bool((rows["offset"] + rows["size"] <= last).all())
+        and bool((rows["label"] < len(about.label_names)).all())
+    )
+    if not sound:
+        raise DataError(f"{files.place}/{SAMPLES} does not fit the shards of {INDEX}")
+    return rows
 
 
-class Reader:
-    """Reads single samples of a data set by number; the last shards that were opened stay open.
+def _read_conditions(files: Files, about: About, count: int) -> NDArray[np.float32] | None:
+    if not about.condition_names:
+        return None
+    conditions = _read_array(files, CONDITIONS, about.conditions)
+    wanted = (count, len(about.condition_names))
+    if conditions.dtype != np.float32 or conditions.shape != wanted or not np.isfinite(conditions).all():
+        raise DataError(f"{files.place}/{CONDITIONS} does not hold finite numbers {wanted}")
+    return conditions
 
-    An instance travels to a data worker unopened: the files are opened where they are read.
-    """
 
-    def __init__(self, index: Index) -> None:
-        self.index = index
-        self._ending = f".{index.picture_format}".encode()
-        self._files: dict[int, int] = {}
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_files": {}}
-
-    def read(self, number: int) -> NDArray[np.uint8]:
-        """Read the picture of one sample, [h, w, c].
-
-        Raises:
-            DataError: if the bytes on disk are not the picture that the index promises; names the sample.
-        """
-        shard, offset, size = self.index.rows[number].item()[:3]
-        data = os.pread(self._file(shard), BLOCK + size, offset - BLOCK)
-        try:
-            check_header(data[:BLOCK], size, self._ending)
-            pixels = decode(data[BLOCK:], self.index.channels)
-            if pixels.shape[:2] != self.index.resolution:
-                raise ValueError(f"it is {pixels.shape[:2]}, not {self.index.resolution}")
-        except (OSError, SyntaxError, ValueError) as error:
-            path = self.index.folder / self.index.shards[shard].name
-            raise DataError(f"sample {number} in {path} is damaged: {error}") from error
-        return pixels
-
-    def _file(self, shard: int) -> int:
-        if shard not in self._files:
-            if len(self._files) >= OPEN_FILES:
-                os.close(self._files.pop(next(iter(self._files))))
-            path = self.index.folder / self.index.shards[shard].name
-            self._files[shard] = os.open(path, os.O_RDONLY)
-        return self._files[shard]
-
-    def __del__(self) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the shards' files."""
-        while self._files:
-            os.close(self._files.popitem()[1])
+def faults(index: Index) -> list[Fault]:
+    """Look at the shards' sizes, where that is quick: what is missing, and what is cut off."""
+    found = []
+    first = 0
+    for number, shard in enumerate(index.shards):
+        rows = index.rows[first : first + shard.samples]
+        first += shard.samples
+        size = index.files.size(shard.name)
+        where = f"{index.place}/{shard.name}"
+        if size is None or size == shard.bytes:
+            continue
+        if size < 0:
+            message = f"{where} is missing; the index lists it with {shard.samples} samples"
+            found.append(Fault(number, message, shard.samples))
+            continue
+        beyond = int((rows["offset"] + rows["size"] > size).sum())
+        lost = f", so {beyond} of its {shard.samples} samples are lost" if beyond else ""
+        found.append(Fault(number, f"{where} has {size} bytes; the index says {shard.bytes}{lost}", beyond))
+    return found

@@ -122,7 +122,9 @@ class Mapping(nn.Module):
         widths = [inputs] + [w_dim] * layers
         self.layers = nn.ModuleList(Dense(i, o, activate=True, rate=rate) for i, o in pairwise(widths))
 
-    def forward(self, z: Float[Tensor, "n z"] | None, c: Float[Tensor, "n c"] | None) -> Float[Tensor, "n w"]:
+    def forward(
+        self, z: Float[Tensor, "n z"] | None, c: Float[Tensor, "n c_dim"] | None
+    ) -> Float[Tensor, "n w"]:
         """One w a row.
 
         Raises:

@@ -153,7 +153,7 @@ class StyledGenerator(nn.Module):
     def mapping(
         self,
         z: Float[Tensor, "n z"],
-        c: Float[Tensor, "n c"] | None = None,
+        c: Float[Tensor, "n c_dim"] | None = None,
         psi: float = 1.0,
         cutoff: int | None = None,
     ) -> Float[Tensor, "n num_ws w_dim"]:
@@ -181,7 +181,7 @@ class StyledGenerator(nn.Module):
             return self.map(z, c)
 
     def styles(
-        self, z: Float[Tensor, "n z"], c: Float[Tensor, "n c"] | None = None
+        self, z: Float[Tensor, "n z"], c: Float[Tensor, "n c_dim"] | None = None
     ) -> Float[Tensor, "n num_ws w_dim"]:
         """W for each layer, where some pictures take the layers from a random one on from another latent.
 
@@ -219,7 +219,7 @@ class StyledGenerator(nn.Module):
         return picture
 
     def forward(
-        self, z: Float[Tensor, "n z"], c: Float[Tensor, "n c"] | None = None, psi: float = 1.0
+        self, z: Float[Tensor, "n z"], c: Float[Tensor, "n c_dim"] | None = None, psi: float = 1.0
     ) -> Float[Tensor, "n c h w"]:
         """The picture of each latent."""
         return self.synthesis(self.styles(z, c) if self.training else self.mapping(z, c, psi))

@@ -191,7 +191,7 @@ class PathLength(nn.Module):
         self.register_buffer("mean", torch.zeros(()))
 
     def forward(
-        self, generator: nn.Module, z: Float[Tensor, "n z"], c: Float[Tensor, "n c"] | None = None
+        self, generator: nn.Module, z: Float[Tensor, "n z"], c: Float[Tensor, "n c_dim"] | None = None
     ) -> Float[Tensor, ""]:
         """The penalty, averaged over the pictures; the running mean moves."""
         count = max(1, len(z) // self.shrink)

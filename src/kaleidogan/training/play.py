@@ -225,6 +225,7 @@ def play(
         stop=max(1, round(config["kimg"] * 1000)),
         position=lambda: gan.images_seen,
     )
+    pictures.tell = run.say
     announce(run, gan, pictures, trainer, found)
     trainer.fit(gan, datamodule=pictures)
     return trainer
@@ -245,7 +246,8 @@ def compile_passes(gan: GAN, trainer: pl.Trainer, grower: Growth | None) -> None
 
 def _data_name(data: dict[str, Any], choices: dict[str, Any]) -> str:
     """What to call a run's data: the folder that the user names, or the option."""
-    return Path(data["path"]).name if data.get("path") else choices["data"]
+    path = data.get("path")
+    return Path(path).name if path and not path.startswith("pipe:") else choices["data"]
 
 
 def seed_everything(seed: int) -> None:
@@ -278,7 +280,7 @@ def announce(
     run.say(
         f"{type(gan).__name__} {shape}: generator {sizes[0]:.2f} M, discriminator {sizes[1]:.2f} M parameters"
     )
-    run.say(f"on {device} in {trainer.precision}, data '{pictures.folder}', run '{run.folder}'")
+    run.say(f"on {device} in {trainer.precision}, data '{pictures.place}', run '{run.folder}'")
     if kept := sum(not parameter.requires_grad for parameter in gan.discriminator.parameters()):
         run.say(f"{kept} of the discriminator's tensors keep their weights (model.freeze_layers)")
     if found is not None:

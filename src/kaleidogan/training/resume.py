@@ -26,6 +26,14 @@ FREE = (
     "data.path",
     "data.root",
     "data.num_workers",
+    "data.on_error",
+    "data.max_lost",
+    "data.decoded",
+    "data.cache",
+    "data.cache_gb",
+    "data.timeout",
+    "data.retries",
+    "data.pipe",
 )
 """Settings that do not enter the arithmetic; the data is told by its fingerprint, wherever it lies."""
 

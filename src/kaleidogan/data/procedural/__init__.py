@@ -23,6 +23,7 @@ from kaleidogan.data import shards
 from kaleidogan.data.procedural import shades, shapes
 from kaleidogan.data.procedural.canvas import Canvas
 from kaleidogan.data.procedural.palettes import choose_palette
+from kaleidogan.data.writing import write
 from kaleidogan.settings import Count, Seed
 
 STYLES = {
@@ -141,7 +142,7 @@ class Gallery:
             picture = self.draw(number, resolution, channels)
             encoded = shards.encode(picture.pixels, "png")
             label = self._styles.index(picture.style)
-            samples.append(shards.Sample(encoded, resolution, label, picture.caption))
+            samples.append(shards.Sample(encoded, resolution, label, caption=picture.caption))
         return samples
 
     def folder_name(self, resolution: tuple[int, int], channels: int) -> str:
@@ -167,6 +168,7 @@ class Gallery:
             total=self.num_images,
             unit="picture",
         )
-        return shards.write(
-            folder, iter(drawn), resolution=resolution, channels=channels, label_names=self.label_names
+        description = shards.Description.model_validate(
+            {"resolution": resolution, "channels": channels, "label_names": self.label_names}
         )
+        return write(folder, iter(drawn), description)

@@ -195,6 +195,7 @@ def collect(trainer: pl.Trainer, gan: GAN, run: Run, config: dict[str, Any]) -> 
         "threads": torch.get_num_threads(),
         "precision": str(trainer.precision),
         "data": fingerprint(trainer),
+        "conditions": trainer.datamodule.describe(),  # type: ignore[attr-defined]
         "wandb_id": run.id,
         "git_commit": git_commit(),
         "config": config,

@@ -74,6 +74,7 @@ class Record(pl.Callback):
             **scalars,
             "speed/images_per_second": (pl_module.images_seen - images_before) / seconds,
             **memory(),
+            **trainer.datamodule.measure(),  # type: ignore[attr-defined]
         }
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Measure):

@@ -1,4 +1,4 @@
-"""One file's bytes to the pixels that are trained on: any kind of picture, upright, cropped, scaled, 8 bits.
+"""One file's bytes to a picture: any kind, upright, 8 bits.
 
 Every kind that Pillow reads has one stated rule here, because Pillow's own conversions are silent: they clip
 16-bit gray to white, ignore the camera's rotation, miss the transparent colour of 4-bit gray and decode
@@ -9,10 +9,8 @@ import io
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
@@ -51,6 +49,8 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """By EXIF orientation: what makes the picture upright."""
+LYING = (5, 6, 7, 8)
+"""The EXIF orientations of pictures that were taken with the camera on its side."""
 PNG_DEPTH = 24
 """Where a PNG says its bit depth: signature 8, chunk head 8, width 4, height 4."""
 
@@ -72,70 +72,24 @@ class PictureError(ValueError):
         return f"{self.reason} ({self.detail})" if self.detail else self.reason
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture that fits the data set.
-
-    Attributes:
-        pixels: [h, w, c].
-        source_size: (height, width) of the upright source, in pixels.
-        enlarged: whether the source had fewer pixels than this.
-    """
-
-    pixels: NDArray[np.uint8]
-    source_size: tuple[int, int]
-    enlarged: bool
-
-
-def read_picture(data: bytes, resolution: tuple[int, int], channels: int) -> Picture:
-    """Decode a PNG, JPEG, WebP or TIFF (the first frame) and make it fit.
-
-    The centre is cropped to the target's aspect ratio, then scaled: with a box filter (the mean of the
-    pixels under each new one) where it shrinks, bicubic where it grows.
+def open_picture(data: bytes, channels: int) -> Image.Image:
+    """Decode a PNG, JPEG, WebP or TIFF (the first frame) to an upright picture of so many channels.
 
     Args:
         data: the file's bytes.
-        resolution: (height, width) of the result.
         channels: 1 (gray), 3 (RGB) or 4 (RGBA); transparency goes onto white unless it is 4.
 
     Raises:
         PictureError: if the picture is broken, too large or of a kind that has no rule.
     """
-    picture = _with_channels(upright(data), channels)
-    source_size = (picture.height, picture.width)
-    box = centre_box(source_size, resolution)
-    enlarged = box[2] - box[0] < resolution[1] or box[3] - box[1] < resolution[0]
-    picture = picture.crop(box)
-    if picture.size != resolution[::-1]:
-        # RGBA is scaled premultiplied by Pillow: what is invisible has no part in the mean.
-        kind = Image.Resampling.BICUBIC if enlarged else Image.Resampling.BOX
-        picture = picture.resize(resolution[::-1], kind)
-    pixels = np.asarray(picture)
-    return Picture(pixels[:, :, None] if channels == 1 else pixels, source_size, enlarged)
-
-
-def centre_box(size: tuple[int, int], resolution: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Find the largest centred box of a target's aspect ratio, in whole pixels.
-
-    Args:
-        size: (height, width) of the source.
-        resolution: (height, width) of the target.
-
-    Returns:
-        (left, top, right, bottom).
-    """
-    height, width = size
-    box_width = min(width, max(1, round(height * resolution[1] / resolution[0])))
-    box_height = min(height, max(1, round(width * resolution[0] / resolution[1])))
-    left, top = (width - box_width) // 2, (height - box_height) // 2
-    return left, top, left + box_width, top + box_height
+    return _with_channels(upright(data), channels)
 
 
 def upright(data: bytes) -> Image.Image:
     """Decode a file to an upright 8-bit picture of mode L, RGB or RGBA.
 
     Raises:
-        PictureError: see `read_picture`.
+        PictureError: see `open_picture`.
     """
     if len(data) > MAX_BYTES:
         raise PictureError("larger than 64 MiB", f"{len(data)} bytes")
@@ -155,6 +109,24 @@ def upright(data: bytes) -> Image.Image:
         except UNREADABLE as error:
             raise PictureError("cannot be decoded", str(error)) from error
     return picture.transpose(TURNS[orientation]) if orientation in TURNS else picture
+
+
+def upright_size(data: bytes) -> tuple[int, int]:
+    """(height, width) of a picture when it is upright, from its header.
+
+    Raises:
+        PictureError: if it is too large, or none.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        picture = _open(data)
+        try:
+            orientation = picture.getexif().get(ExifTags.Base.Orientation)
+        except UNREADABLE as error:
+            raise PictureError("cannot be decoded", str(error)) from error
+    # Pillow turns a TIFF by itself, and gives the size that it will have.
+    lies = orientation in LYING and picture.format != "TIFF"
+    return picture.size if lies else (picture.height, picture.width)
 
 
 def _open(data: bytes) -> Image.Image:

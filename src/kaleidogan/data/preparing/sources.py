@@ -1,4 +1,7 @@
-"""Where pictures come from: a folder, a zip or a tar, listed and read alike and never unpacked onto disk."""
+"""Where pictures come from: a folder, a zip, a tar or a folder of tars, as WebDataset has them.
+
+All are listed and read alike, and never unpacked onto disk.
+"""
 
 import bz2
 import gzip
@@ -11,13 +14,13 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from kaleidogan.data.pictures import ENDINGS, MAX_BYTES, PictureError
+from kaleidogan.data.preparing.pictures import ENDINGS, MAX_BYTES, PictureError
 
 BLOCK = 512
 MAX_RATIO = 100
@@ -41,6 +44,7 @@ UNREADABLE = (
 )
 """What reading a file or a member raises: RuntimeError is zipfile's word for a missing password."""
 NOT_REGULAR = "not a regular file"
+LINKED = "a link to a picture that is taken already"
 LINKED_FOLDER = "a link to a folder, which is not followed"
 
 
@@ -113,7 +117,7 @@ def select(source: Source, exclude: tuple[str, ...]) -> Selection:
     for member in chosen:
         if member.target is not None and member.refused is None:
             if member.target in taken:
-                refused[member.name] = "a link to a picture that is taken already"
+                refused[member.name] = LINKED
             taken.add(member.target)
     names = [member.name for member in chosen if member.name not in refused]
     return Selection(names, excluded, refused, dict(others.most_common()))
@@ -127,14 +131,16 @@ def _first_match(member: Member, patterns: tuple[str, ...]) -> str | None:
 
 @contextmanager
 def open_source(path: Path) -> Iterator[Source]:
-    """Open a folder, a zip or a tar (plain, or with gzip, bzip2 or xz).
+    """Open a folder, a zip, a tar (plain, or with gzip, bzip2 or xz), or a folder of tars and no pictures.
 
     Raises:
         FileNotFoundError: if nothing is there.
         ValueError: if it is something else, or a damaged archive.
     """
     if path.is_dir():
-        yield _folder(path.resolve())
+        folder = _folder(path.resolve())
+        with _shards(path.resolve(), folder) as shards:
+            yield shards or folder
         return
     if not path.is_file():
         raise FileNotFoundError(f"source '{path}' does not exist; give a folder, a zip or a tar of pictures")
@@ -173,6 +179,29 @@ def _folder(root: Path) -> Source:
             raise PictureError("cannot be read", error.strerror or str(error)) from error
 
     return Source(sorted(members, key=lambda member: member.name), read)
+
+
+@contextmanager
+def _shards(root: Path, folder: Source) -> Iterator[Source | None]:
+    """Join the tars of a folder that holds no pictures beside them; None if it is not such a folder."""
+    names = [member.name for member in folder.members if member.refused is None]
+    tars = [name for name in names if PurePosixPath(name).suffix == ".tar"]
+    if not tars or any(PurePosixPath(name).suffix.lower() in ENDINGS for name in names):
+        yield None
+        return
+    with ExitStack() as stack:
+        sources = {name: _tar(root / name, stack.enter_context((root / name).open("rb"))) for name in tars}
+        members = [
+            replace(member, name=f"{name}/{member.name}")
+            for name, source in sources.items()
+            for member in source.members
+        ]
+
+        def read(path: str) -> bytes:
+            name, _, member = path.partition(".tar/")
+            return sources[f"{name}.tar"].read(member)
+
+        yield Source(sorted(members, key=lambda member: member.name), read)
 
 
 def _folder_member(root: Path, entry: os.DirEntry[str]) -> Member:

@@ -1,0 +1,1 @@
+"""Public-domain pictures from museums or lists of addresses -> a folder with credits."""
