@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +21,12 @@ GOLD, CREAM, BLACK = (178, 141, 72), (244, 240, 230), (0, 0, 0)
 
 @pytest.fixture(scope="module")
 def bench():
-    spec = importlib.util.spec_from_file_location("bench_frames", ROOT / "benchmarks" / "frames.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bench_frames"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        spec = importlib.util.spec_from_file_location("bench_frames", ROOT / "benchmarks" / "frames.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
 
 
 def painting(number=0, size=(320, 400), style="flow"):

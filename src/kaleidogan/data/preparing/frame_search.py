@@ -59,7 +59,7 @@ FEATURES = (
     "widths of adjacent bars",
 )
 WEIGHTS = np.array(
-    (1.97, 1.66, -2.13, 0.13, 4.80, 9.90, -15.02, -0.15, -2.08, -0.62, -2.04, -12.32), np.float32
+    (1.61, 1.90, -1.87, 0.07, 4.75, 9.35, -14.92, -0.16, -1.99, -0.61, -1.96, -12.08), np.float32
 )
 """How much each of `FEATURES` but the first counts, and the constant."""
 
