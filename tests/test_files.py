@@ -81,10 +81,10 @@ def test_a_partial_file_of_a_killed_process_is_gone_on_with(server, tmp_path):
     files = remote(server, tmp_path)
     entry = load_index(files).shards[2].entry
     whole = (server.folder / entry.name).read_bytes()
-    (tmp_path / "cache" / f".{entry.sha256}.partial").write_bytes(whole[:5000])
+    (tmp_path / "cache" / f".{entry.sha256}.{entry.bytes}.partial").write_bytes(whole[:5000])
     assert files.fetch(entry).read_bytes() == whole
     assert server.starts[entry.name][0] == 5000
-    (tmp_path / "cache" / f".{entry.sha256}.partial").write_bytes(b"x" * len(whole))
+    (tmp_path / "cache" / f".{entry.sha256}.{entry.bytes}.partial").write_bytes(b"x" * len(whole))
     files.fetch(entry).unlink()
     assert files.fetch(entry).read_bytes() == whole
 
@@ -114,14 +114,57 @@ def test_what_stays_broken_is_an_error(server, tmp_path, fault, error, message, 
         files.fetch(index.shards[1].entry)
     assert time.monotonic() - began < 10
     assert asked is None or server.asked["000001.tar"] == asked
-    # The reader says which sample it was, and does not ask again for each sample of the shard.
+    # The reader says so too, and does not ask again for each sample of the shard.
     server.asked.clear()
     reader = Reader(index)
     for number in (10, 11, 12):
-        with pytest.raises(DataError, match=rf"sample {number} in .*000001\.tar is damaged: .*000001\.tar"):
+        with pytest.raises(DataError, match=r"/set/000001\.tar cannot be had: .*000001\.tar"):
             reader.read(number)
     assert asked is None or server.asked["000001.tar"] == asked
     assert np.array_equal(reader.read(20), blobs(21)[20])
+
+
+def test_a_copy_that_went_bad_comes_anew(server, tmp_path):
+    index = load_index(remote(server, tmp_path))
+    shard = index.shards[1]
+    Reader(index).read(12)
+    path = tmp_path / "cache" / shard.sha256
+    whole = path.read_bytes()
+    place = int(index.rows[12]["offset"]) + 40
+    for damaged in (whole[:-100], whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]):
+        path.write_bytes(damaged)
+        assert np.array_equal(Reader(index).read(12), blobs(13)[12])
+        assert path.read_bytes() == whole
+    # What is damaged where it comes from is not asked for again and again.
+    server.asked.clear()
+    broken = bytearray((server.folder / shard.name).read_bytes())
+    broken[place] ^= 1
+    (server.folder / shard.name).write_bytes(broken)
+    path.unlink()
+    with pytest.raises(DataError, match="came twice with another SHA-256"):
+        Reader(index).read(12)
+
+
+def test_who_may_not_read_is_told_at_once(server, tmp_path):
+    server.faults["000001.tar"] = ["403"] * 9
+    files = remote(server, tmp_path)
+    index = load_index(files)
+    with pytest.raises(PermissionError, match=r"gives no 000001.tar: status 403"):
+        files.fetch(index.shards[1].entry)
+    assert server.asked["000001.tar"] == 1
+
+
+def test_loads_that_are_under_way_count(server, tmp_path):
+    index = load_index(remote(server, tmp_path))
+    entry = index.shards[0].entry
+    cache = tmp_path / "cache"
+    (cache / f".{'a' * 64}.{10**9}.partial").write_bytes(b"half")
+    (cache / f".{'b' * 64}.{10**9}.partial").write_bytes(b"half")
+    os.utime(cache / f".{'b' * 64}.{10**9}.partial", (0, 0))
+    Remote(server.address, cache, 10**9 + 100, QUICK).fetch(entry)
+    # There was room for nothing else beside the one; the other was given up long ago.
+    assert cached(tmp_path) == {entry.sha256}
+    assert not (cache / f".{'b' * 64}.{10**9}.partial").exists()
 
 
 def test_a_server_that_is_not_there_is_an_error(tmp_path):
@@ -205,8 +248,8 @@ def test_places():
     assert isinstance(open_files("data/x"), Folder)
     for place in ("http://a/b", "https://a/b", "s3://a/b", "gs://a/b"):
         assert isinstance(open_files(place), Remote)
-    with pytest.raises(ValueError, match="'ftp://a' is none of http://"):
-        transport.open_transport("ftp://a", 1)
+    with pytest.raises(ValueError, match="'ftp://a': ftp:// is none of http://"):
+        open_files("ftp://a")
 
 
 def test_the_cache_is_where_caches_are(monkeypatch):

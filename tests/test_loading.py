@@ -95,7 +95,7 @@ def test_or_the_next_that_is_whole_takes_its_place(tmp_path):
         break_sample(index, sample)
     batch = Pictures(index, Reader(index), skip=True).__getitems__([6, 7, 19, 19 + 20, 8 + 20])
     assert batch["sample"].tolist() == [6, 9, 0, 0, 9]
-    assert sorted(batch["lost"].tolist()) == [7, 8, 8, 19, 19]
+    assert sorted(number for number, _, _ in batch["lost"]) == [7, 8, 8, 19, 19]
     expected = [blobs(20)[6], blobs(20)[9], blobs(20)[0], blobs(20)[0][:, ::-1], blobs(20)[9][:, ::-1]]
     assert np.array_equal(batch["image"].permute(0, 2, 3, 1).numpy(), np.stack(expected))
     assert batch["label"].tolist() == [0, 0, 0, 0, 0]
@@ -130,7 +130,8 @@ def test_what_is_skipped_is_told_once_and_counted(tmp_path, workers):
     break_sample(index, 7)
     data, told = module(tmp_path / "set", on_error="skip", max_lost=0.1, num_workers=workers)
     assert len(list(play(data))) == 5
-    assert told == [f"sample 7 in {tmp_path}/set/000001.tar is damaged; skipped"]
+    where = f"sample 7 in {tmp_path}/set/000001.tar is damaged"
+    assert told == [f"{where}: its bytes are not those that were written; skipped"]
     assert data.measure() == {"data/lost": 1.0}
 
 
@@ -157,7 +158,7 @@ def test_shards_that_are_cut_or_missing_are_counted_at_the_start(tmp_path):
     assert len(list(play(data))) == 5
     assert data.measure() == {"data/lost": 8.0}
     assert len(told) == 2
-    assert all("skipped (data.on_error=skip)" in line for line in told)
+    assert all(line.endswith("they are skipped (data.on_error=skip)") for line in told)
     data, _ = module(tmp_path / "set", on_error="skip")
     with pytest.raises(DataError, match="8 of 20 samples"):
         list(play(data))
@@ -186,10 +187,17 @@ def test_decoding_knows_what_is_damaged(tmp_path, workers):
         open_decoded(index, tmp_path / "cache", skip=False, num_workers=workers)
     reader = open_decoded(index, tmp_path / "cache", skip=True, num_workers=workers)
     assert np.array_equal(reader.read(8), blobs(9)[8])
-    with pytest.raises(DataError, match=r"sample 7 in .* was damaged"):
+    with pytest.raises(DataError, match=r"sample 7 in .* is damaged"):
         reader.read(7)
-    with pytest.raises(DataError, match=r"sample 7 in .* was damaged"):
+    with pytest.raises(DataError, match=r"sample 7 in .* is damaged"):
         open_decoded(index, tmp_path / "cache", skip=False)
+    # What is mended is read, though the file was made before.
+    break_sample(index, 7)
+    assert np.array_equal(open_decoded(index, tmp_path / "cache", skip=False).read(7), blobs(8)[7])
+    (path,) = (tmp_path / "cache" / "decoded").glob("*.bin")
+    path.write_bytes(path.read_bytes()[:-1])
+    reader = open_decoded(index, tmp_path / "cache", skip=False, num_workers=1)
+    assert np.array_equal(reader.read(19), blobs(20)[19])
 
 
 def test_decoding_needs_room(tmp_path, monkeypatch):
@@ -274,6 +282,54 @@ def test_far_shards_are_fetched_before_they_are_read(tmp_path):
         near.setup("fit")
         for far, other in zip([one, *batches], near.train_dataloader(), strict=True):
             assert torch.equal(far["image"], other["image"])
+
+
+def test_a_shard_that_cannot_be_had_is_told_once(tmp_path):
+    from shard_server import serve
+
+    write_set(tmp_path / "set", count=40, per_shard=4)
+    with serve(tmp_path / "set") as server:
+        server.faults["000003.tar"] = ["404"] * 99
+        data = ImageData(
+            resolution=16, path=server.address, cache=str(tmp_path / "cache"), on_error="skip", max_lost=0.2
+        )
+        data.schedule(batch_sizes=[4], tick=40, stop=40, position=lambda: 0)
+        data.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        told: list[str] = []
+        data.tell = told.append
+        assert len(list(play(data))) == 10
+        data.teardown("fit")
+        assert data.measure() == {"data/lost": 4.0}
+        (line,) = told
+        assert "000003.tar cannot be had" in line
+        assert line.endswith("its 4 samples are skipped")
+
+
+def test_the_end_does_not_wait_for_what_is_on_its_way(tmp_path):
+    import threading
+
+    from kaleidogan.data.files import open_files
+    from kaleidogan.data.prefetch import Prefetch
+    from shard_server import serve
+
+    write_set(tmp_path / "set", count=40, per_shard=4)
+    with serve(tmp_path / "set") as server:
+        files = open_files(server.address, cache=tmp_path / "cache")
+        index = load_index(files)
+        for shard in index.shards:
+            server.faults[shard.name] = ["stall"] * 9
+        prefetch = Prefetch(index, Order([4] * 10, seed=0, window=5), int)
+        prefetch.start_once()
+        deadline = time.monotonic() + 10
+        while not any(name.endswith(".tar") for name in server.asked):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        began = time.monotonic()
+        prefetch.close()
+        prefetch.join(2)
+        assert time.monotonic() - began < 2
+        assert all(thread.daemon for thread in threading.enumerate() if thread.name.startswith("Thread-"))
+        server.faults.clear()
 
 
 def test_a_cache_that_is_too_small_is_said_at_the_start(tmp_path):

@@ -218,14 +218,14 @@ def test_the_mean_shape_is_remembered(folder, tmp_path):
 
 
 def test_machinerays_variants_stand_beside_each_picture(folder, tmp_path):
-    report = run(folder, tmp_path / "set", augment="machineray", crop="squash")
+    report = run(folder, tmp_path / "set", variants="machineray", crop="squash")
     assert (report.pictures, report.kept) == (5, 35)
     index = load_index(tmp_path / "set")
     assert len(np.load(tmp_path / "set" / "aspects.npy")) == 5
     pixels = [Reader(index).read(number) for number in range(7)]
     assert all(not np.array_equal(pixels[0], other) for other in pixels[1:])
-    with pytest.raises(ValueError, match=r"augment=machineray turns and tints .* channels=3 and a square"):
-        run(folder, tmp_path / "oblong", augment="machineray", resolution=(12, 16))
+    with pytest.raises(ValueError, match=r"variants=machineray turns and tints .* channels=3 and a square"):
+        run(folder, tmp_path / "oblong", variants="machineray", resolution=(12, 16))
 
 
 def picture_of(seed):
@@ -357,7 +357,7 @@ class StoppedError(RuntimeError):
 
 OPTIONS = [
     {"crop": "three", "duplicates": 4, "min_side": 18},
-    {"augment": "machineray", "crop": "squash", "labels": "folders", "exclude": ("Thumbs.db",)},
+    {"variants": "machineray", "crop": "squash", "labels": "folders", "exclude": ("Thumbs.db",)},
 ]
 
 
@@ -423,6 +423,54 @@ def test_a_killed_run_makes_the_same_set(tmp_path):
     everything = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "set").iterdir()} == everything
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p", "set", "whole"]
+
+
+def test_other_labels_or_pictures_begin_anew(folder, tmp_path, monkeypatch, capsys):
+    from kaleidogan.data import writing
+
+    def stop(aside, *arguments):
+        raise StoppedError
+
+    names = [name for name in FILES if not name.endswith((".txt", ".db"))]
+    labels = tmp_path / "l.csv"
+    options = {"labels": str(labels), "samples_per_shard": 2}
+    changes = [
+        lambda: labels.write_text("file,label\n" + "".join(f"{name},zoo\n" for name in names)),
+        lambda: labels.write_text("file,label\n" + "".join(f"{name},ark\n" for name in names)),
+        lambda: (folder / "cats" / "a.png").write_bytes(picture(77)),
+    ]
+    for change in changes:
+        change()
+        with monkeypatch.context() as patch:
+            patch.setattr(writing.Aside, "seal", stop)
+            with pytest.raises(StoppedError):
+                run(folder, tmp_path / "set", **options)
+        assert "going on" not in capsys.readouterr().out
+    run(folder, tmp_path / "set", **options)
+    assert "going on with what was begun: 7 of 7" in capsys.readouterr().out
+    assert load_index(tmp_path / "set").label_names == ("ark",)
+
+
+def test_a_prepared_set_can_be_prepared_again(folder, tmp_path):
+    run(folder, tmp_path / "first", labels="folders", exclude=("Thumbs.db",), resolution=(16, 16))
+    report = run(tmp_path / "first", tmp_path / "again", labels="cls")
+    assert report.kept == 5
+    index = load_index(tmp_path / "again")
+    assert index.label_names == ("cats", "dogs")
+    assert index.rows["label"].tolist() == [0, 0, 0, 1, 1]
+    # A set that stands among pictures is none of them.
+    run(folder, folder / "inside", exclude=("Thumbs.db",))
+    assert run(folder, tmp_path / "third", exclude=("Thumbs.db",)).kept == 5
+
+
+def test_labels_that_contradict_or_are_empty_are_refused(folder, tmp_path):
+    for text, message in [
+        ("cats/a.png,1\n./cats/a.png,2\n", "'./cats/a.png' has two labels, 1 and 2"),
+        ("cats/a.png,\n", "'cats/a.png' has an empty label"),
+    ]:
+        (tmp_path / "l.csv").write_text("file,label\n" + text)
+        with pytest.raises(ValueError, match=message):
+            run(folder, tmp_path / "never", labels=str(tmp_path / "l.csv"))
 
 
 def test_other_settings_begin_anew(folder, tmp_path, monkeypatch, capsys):

@@ -18,7 +18,7 @@ EVERYTHING = Treatment(
     (16, 16),
     crop="three",
     frames="remove",
-    augment="machineray",
+    variants="machineray",
     limits=Limits(4, 0.01, 0.999),
     fingerprints=True,
 )

@@ -130,6 +130,15 @@ def test_a_changed_label_is_no_lost_picture_but_is_told(tmp_path):
     ]
 
 
+def test_what_training_does_not_read_is_looked_at_too(tmp_path):
+    write_set(tmp_path / "set")
+    path = tmp_path / "set" / "aspects.npy"
+    path.write_bytes(flip(path.read_bytes(), 130))
+    assert inspect(Folder(tmp_path / "set")).errors == [f"{path} is not the one that was written"]
+    path.unlink()
+    assert "cannot be read" in inspect(Folder(tmp_path / "set")).errors[0]
+
+
 def test_the_last_line_is_json_and_the_status_tells(tmp_path, capsys):
     write_set(tmp_path / "set")
     verify(path=str(tmp_path / "set"), num_workers=0)

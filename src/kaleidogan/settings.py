@@ -3,6 +3,7 @@
 A signature says `learning_rate: Positive`, and `config.py` refuses 0, -1 and "1e-3x" with a message.
 """
 
+import os
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -96,6 +97,14 @@ CountOrZero = Annotated[int, Ge(0)]
 GrowFrom = Literal["base"] | Count
 """The level that a growing network begins with: its pictures' shorter side in pixels, or the smallest."""
 Seed = Annotated[int, Ge(0), Le(2**32 - 1)]
+
+
+def count_workers(num_workers: int | None) -> int:
+    """How many processes a setting means: null is one a core that this process may use."""
+    if num_workers is not None:
+        return num_workers
+    # A batch system may lend fewer cores than the machine has.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parse_seeds(text: str) -> list[int]:

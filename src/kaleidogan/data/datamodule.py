@@ -89,7 +89,7 @@ class ImageData(pl.LightningDataModule):
         cache: str | None = None,
         cache_gb: Positive = 50.0,
         timeout: Positive = 30.0,
-        retries: CountOrZero = 5,
+        retries: CountOrZero = 8,
         pipe: bool = False,
     ) -> None:
         super().__init__()
@@ -336,7 +336,7 @@ class ImageData(pl.LightningDataModule):
             DataError: if that is more than `max_lost`.
         """
         if self._losses is not None:
-            self._losses.add(batch["lost"].tolist())
+            self._losses.add(batch["lost"])
         return {key: value for key, value in batch.items() if key not in ("lost", "sample")}
 
     def describe(self) -> dict[str, Any]:

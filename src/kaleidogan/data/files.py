@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar, runtime_checkable
 
-from kaleidogan.data.transport import GONE, PIPE, Transport, is_remote, open_transport
+from kaleidogan.data.transport import GONE, PIPE, SCHEMES, Transport, is_remote, open_transport
 
 INDEX = "index.json"
 MAX_INDEX = 2**28
 """256 MiB: what an index may hold before it is refused; a shard takes about 200 bytes of it."""
 LONGEST_PAUSE = 30.0
+ABANDONED = 24 * 3600.0
+"""Seconds after which a file that was not loaded to its end is no longer waited for."""
 Result = TypeVar("Result")
 
 
@@ -105,7 +107,7 @@ class Patience:
     """
 
     timeout: float = 30.0
-    retries: int = 5
+    retries: int = 8
     pause: float = 0.5
 
 
@@ -153,20 +155,29 @@ class Remote:
             DataError: if what comes is twice not what the index promises.
         """
         target = self.cache / entry.sha256
-        try:
-            os.utime(target)  # used now, so not the next to go
-            return target
-        except FileNotFoundError:
-            self.cache.mkdir(parents=True, exist_ok=True)
-        aside = self.cache / f".{entry.sha256}.partial"
+        with suppress(FileNotFoundError):
+            if target.stat().st_size == entry.bytes:
+                os.utime(target)  # used now, so not the next to go
+                return target
+            target.unlink()
+        self.cache.mkdir(parents=True, exist_ok=True)
+        aside = self.cache / f".{entry.sha256}.{entry.bytes}.partial"
         with _locked(aside) as partial:
             if target.is_file():
                 aside.unlink()  # who had the lock before has loaded it
             else:
-                self._make_room(entry.bytes)
+                self._make_room()
                 self._load(entry, partial)
                 aside.rename(target)
         return target
+
+    def forget_if_damaged(self, entry: Entry) -> bool:
+        """Look whether a file in the cache is still what came; if not, remove it, so that it comes anew."""
+        path = self.cache / entry.sha256
+        if not path.is_file() or hash_file(path) == entry.sha256:
+            return False
+        path.unlink(missing_ok=True)
+        return True
 
     def _load(self, entry: Entry, partial: BinaryIO) -> None:
         for _ in range(2):
@@ -196,22 +207,30 @@ class Remote:
             time.sleep(min(self.patience.pause * 2**attempt, LONGEST_PAUSE))
         raise AssertionError("the last attempt returns or raises")
 
-    def _make_room(self, wanted: int) -> None:
-        """Let the files go that were used longest ago; who has one open goes on reading it."""
+    def _make_room(self) -> None:
+        """Let the files go that were used longest ago; who has one open goes on reading it.
+
+        What is being loaded, by whomever, counts with the size that it will have: its name says it.
+        """
         with _locked(self.cache / ".lock"):
-            kept = []
+            kept, size = [], 0
             for path in self.cache.iterdir():
                 # Another process may have been quicker.
                 with suppress(FileNotFoundError):
                     status = path.stat()
-                    kept.append((status.st_mtime_ns, status.st_size, path))
-            size = sum(size for _, size, _ in kept)
+                    if path.name.endswith(".partial"):
+                        if time.time() - status.st_mtime > ABANDONED:
+                            path.unlink()
+                        else:
+                            size += int(path.name.split(".")[2])
+                    elif not path.name.startswith("."):
+                        kept.append((status.st_mtime_ns, status.st_size, path))
+                        size += status.st_size
             for _, bytes_, path in sorted(kept):
-                if size + wanted <= self.max_bytes:
+                if size <= self.max_bytes:
                     return
-                if not path.name.startswith("."):
-                    path.unlink(missing_ok=True)
-                    size -= bytes_
+                path.unlink(missing_ok=True)
+                size -= bytes_
 
     def _open(self) -> Transport:
         # A connection does not survive a fork: each process has its own.
@@ -266,8 +285,14 @@ def open_files(
     Raises:
         ValueError: if a command is asked for and may not be run.
     """
+    scheme, colons, _ = place.partition("://")
+    if colons and not is_remote(place):
+        raise ValueError(f"'{place}': {scheme}:// is none of {', '.join(f'{s}://' for s in SCHEMES)}")
     if not is_remote(place):
         return Folder(Path(place).expanduser())
     if place.startswith(PIPE) and not pipe:
-        raise ValueError(f"'{place}' would run a command; if that is what you want, set pipe=true")
+        raise ValueError(
+            f"'{place}' would run a command; if that is what you want, set pipe=true "
+            f"(in a training, data.pipe=true)"
+        )
     return Remote(place, (cache or default_cache()) / "files", max_bytes, patience or Patience())

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +11,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from kaleidogan.data.files import DataError
 from kaleidogan.data.order import Batches
-from kaleidogan.data.reader import PictureReader
+from kaleidogan.data.reader import PictureReader, ShardError
 from kaleidogan.data.shards import Index, faults
 
-Batch = dict[str, torch.Tensor]
+Lost = tuple[int, str, bool]
+"""A sample that could not be read, why, and whether its whole shard is gone."""
+Batch = dict[str, Any]
+"""Tensors by name, and under `lost` what could not be read, a list of `Lost`."""
 
 
 class Pictures(Dataset[Batch]):
@@ -21,7 +25,7 @@ class Pictures(Dataset[Batch]):
 
     A batch has `image`, uint8 [n, c, h, w] with channels last in memory; `label` [n], -1 for none;
     `condition` [n, c_dim] where the set has one; `sample` [n], the numbers of the samples that it shows; and
-    `lost`, those that were found damaged while it was read.
+    `lost`, what was found damaged while it was read.
 
     Args:
         index: the set.
@@ -63,7 +67,7 @@ class Pictures(Dataset[Batch]):
         image = torch.empty((len(items), *self._shape), dtype=torch.uint8)
         out = image.numpy()
         shown: list[int] = []
-        lost: list[int] = []
+        lost: list[Lost] = []
         for place, item in enumerate(items):
             flip, sample = divmod(item, self._count)
             shown.append(self._read(sample, out[place], lost))
@@ -74,13 +78,13 @@ class Pictures(Dataset[Batch]):
             "image": image.permute(0, 3, 1, 2),
             "label": self._labels[sample_numbers],
             "sample": sample_numbers,
-            "lost": torch.tensor(lost, dtype=torch.int64),
+            "lost": lost,
         }
         if self._conditions is not None:
             batch["condition"] = self._conditions[sample_numbers]
         return batch
 
-    def _read(self, sample: int, out: NDArray[np.uint8], lost: list[int]) -> int:
+    def _read(self, sample: int, out: NDArray[np.uint8], lost: list[Lost]) -> int:
         """Read a sample, or the one that takes its place, and say which it was."""
         if not self._skip:
             self._reader.read(sample, out)
@@ -92,8 +96,8 @@ class Pictures(Dataset[Batch]):
             try:
                 self._reader.read(number, out)
                 return number
-            except DataError:
-                lost.append(number)
+            except DataError as error:
+                lost.append((number, str(error), isinstance(error, ShardError)))
         raise DataError("no sample of the data set can be read")
 
 
@@ -137,20 +141,22 @@ class Losses:
         self._limit = limit
         self._tell = tell
         for fault in faults(index):
-            tell(f"{fault.message}; skipped (data.on_error=skip)")
+            tell(fault.message + "; they are skipped (data.on_error=skip)" * (fault.lost > 0))
             rows = index.rows["shard"] == fault.shard
             size = index.files.size(index.shards[fault.shard].name) or 0
             self.lost |= rows & (index.rows["offset"] + index.rows["size"] > size)
         self._check()
 
-    def add(self, numbers: list[int]) -> None:
-        """Count samples that were found damaged."""
-        for number in numbers:
-            if not self.lost[number]:
-                self.lost[number] = True
-                shard = self._index.shards[int(self._index.rows[number]["shard"])].name
-                self._tell(f"sample {number} in {self._index.place}/{shard} is damaged; skipped")
-        if numbers:
+    def add(self, found: list[Lost]) -> None:
+        """Count what was found damaged; a shard that is gone takes all its samples with it."""
+        for number, reason, is_shard in found:
+            if self.lost[number]:
+                continue
+            rows = self._index.rows["shard"] == self._index.rows[number]["shard"]
+            self.lost |= rows if is_shard else np.arange(len(rows)) == number
+            what = f"its {int(rows.sum())} samples are skipped" if is_shard else "skipped"
+            self._tell(f"{reason}; {what}")
+        if found:
             self._check()
 
     def _check(self) -> None:

@@ -2,12 +2,12 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 
 from tqdm import tqdm
 
-from kaleidogan.data.files import DataError, Remote
+from kaleidogan.data.files import DataError, Entry, Remote
 from kaleidogan.data.order import Order
 from kaleidogan.data.shards import Index
 
@@ -40,23 +40,36 @@ def fetch_first(index: Index, order: Order, position: int) -> None:
     assert isinstance(index.files, Remote)
     entries = [index.shards[shard].entry for shard in next(order.windows(position))]
     missing = [entry for entry in entries if not index.files.is_cached(entry)]
+    size = sum(entry.bytes for entry in missing)
     if missing:
-        size = sum(entry.bytes for entry in missing)
         with tqdm(desc="fetch", total=size, unit="B", unit_scale=True, disable=None) as bar:
-            _fetch(index, [shard for shard in next(order.windows(position))], bar.update)
+            _fetch(index.files, missing, bar.update, threading.Event())
 
 
-def _fetch(index: Index, shards: list[int], done: Callable[[int], object]) -> None:
-    def fetch(shard: int) -> None:
-        entry = index.shards[shard].entry
-        try:
-            index.files.fetch(entry)
-            done(entry.bytes)
-        except (OSError, DataError):
-            pass  # the reader meets it too, and knows whether it matters
+def _fetch(
+    files: Remote, entries: list[Entry], done: Callable[[int], object], ended: threading.Event
+) -> None:
+    """Have some files, a few at a time, until it is ended: what is on its way then is left to itself."""
+    waiting = iter(entries)
+    lock = threading.Lock()
 
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        list(pool.map(fetch, shards))
+    def work() -> None:
+        while not ended.is_set():
+            with lock:
+                entry = next(waiting, None)
+            if entry is None:
+                return
+            # The reader meets an error too, and knows whether it matters.
+            with suppress(OSError, DataError):
+                files.fetch(entry)
+                done(entry.bytes)
+
+    # Daemons: the end of a training does not wait for a shard that it will not read.
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(CONNECTIONS, len(entries)))]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads) and not ended.wait(0.05):
+        pass
 
 
 class Prefetch(threading.Thread):
@@ -77,16 +90,17 @@ class Prefetch(threading.Thread):
 
     def start_once(self) -> None:
         """Start it, unless it runs."""
-        if not self.is_alive() and not self._ended.is_set():
+        if self.ident is None and not self._ended.is_set():
             self.start()
 
     def run(self) -> None:
         """Look, fetch, wait, until `close` is called."""
         while not self._ended.wait(ROUND):
             for shards in islice(self._order.windows(self._reached()), WINDOWS):
-                if not self._ended.is_set():
-                    _fetch(self._index, shards, lambda size: None)
+                assert isinstance(self._index.files, Remote)
+                entries = [self._index.shards[shard].entry for shard in shards]
+                _fetch(self._index.files, entries, int, self._ended)
 
     def close(self) -> None:
-        """End it after the shard that is on its way."""
+        """End it; a shard that is on its way is left to itself."""
         self._ended.set()

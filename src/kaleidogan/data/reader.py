@@ -1,8 +1,11 @@
 """Reading single samples of a data set: straight from the shards, each checked, by number."""
 
 import io
+import math
 import os
 import struct
+import time
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -11,13 +14,21 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from kaleidogan.data.files import DataError
+from kaleidogan.data.files import DataError, Remote
 from kaleidogan.data.shards import BLOCK, MODES, Index, hash_sample
 
+UNREADABLE = (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError)
+"""What decoders raise for pictures that are broken, or are others than they should be."""
+AGAIN = 60.0
+"""Seconds after which a shard that could not be had is asked for again."""
 OPEN_FILES = 64
 """Shards that a reader holds open; the order visits few at a time."""
 PNG_SIZE = struct.Struct(">II")
 """Width and height, which a PNG's header has at byte 16."""
+
+
+class ShardError(DataError):
+    """A whole shard cannot be had."""
 
 
 @runtime_checkable
@@ -54,7 +65,7 @@ def decode(
         if out is not None:
             return out
     else:
-        picture: Image.Image = Image.open(io.BytesIO(data))
+        picture: Image.Image = Image.open(io.BytesIO(data), formats=("WEBP",))
         _check_size((picture.height, picture.width), resolution)
         # A lossless WebP of gray pictures comes back as RGB.
         pixels = np.asarray(picture if picture.mode == MODES[channels] else picture.convert(MODES[channels]))
@@ -103,7 +114,8 @@ class Reader:
         self._rows = np.asarray(index.rows)
         self._hashed = "hash" in (index.rows.dtype.names or ())
         self._files: dict[int, int] = {}
-        self._missing: dict[int, str] = {}
+        self._missing: dict[int, tuple[str, float]] = {}
+        self._healed: set[int] = set()
 
     def __getstate__(self) -> dict[str, object]:
         return {"index": self.index}
@@ -130,15 +142,31 @@ class Reader:
                 if self._hashed:
                     raise ValueError("its bytes are not those that were written")
             return decode(data, self.index.channels, self.index.resolution, out)
-        except (OSError, SyntaxError, ValueError, RuntimeError, struct.error) as error:
+        except ShardError:
+            raise
+        except (*UNREADABLE, struct.error) as error:
+            if self._heal(shard):
+                return self.read(number, out)
             where = f"{self.index.place}/{self.index.shards[shard].name}"
             raise DataError(f"sample {number} in {where} is damaged: {error}") from error
+
+    def _heal(self, shard: int) -> bool:
+        """Have a shard anew, once, if its copy in the cache is no longer what came."""
+        files = self.index.files
+        if not isinstance(files, Remote) or shard in self._healed:
+            return False
+        self._healed.add(shard)
+        if files.forget_if_damaged(self.index.shards[shard].entry):
+            os.close(self._files.pop(shard))
+            return True
+        return False
 
     def _file(self, shard: int) -> int:
         if shard in self._files:
             return self._files[shard]
-        if shard in self._missing:
-            raise OSError(self._missing[shard])
+        missing, since = self._missing.get(shard, ("", -math.inf))
+        if time.monotonic() - since < AGAIN:
+            raise ShardError(missing)
         if len(self._files) >= OPEN_FILES:
             os.close(self._files.pop(next(iter(self._files))))
         self._close_deleted()
@@ -149,16 +177,19 @@ class Reader:
         while True:
             try:
                 path = self.index.files.fetch(self.index.shards[shard].entry)
-            except (OSError, DataError) as error:
-                # Not tried again for each of its samples.
-                self._missing[shard] = str(error)
-                raise
-            try:
                 return os.open(path, os.O_RDONLY)
-            except FileNotFoundError:
-                if self.index.files.size(path.name) is not None:
-                    raise
-                # Another process needed the room in the cache just now.
+            except (OSError, DataError) as error:
+                # Another process may have needed the room in the cache just now.
+                if isinstance(error, FileNotFoundError) and error.filename == str(self._cached(shard)):
+                    continue
+                # Not tried again for each of its samples.
+                message = f"{self.index.place}/{self.index.shards[shard].name} cannot be had: {error}"
+                self._missing[shard] = (message, time.monotonic())
+                raise ShardError(message) from error
+
+    def _cached(self, shard: int) -> Path | None:
+        files = self.index.files
+        return files.cache / self.index.shards[shard].sha256 if isinstance(files, Remote) else None
 
     def _close_deleted(self) -> None:
         """Let go of what the cache has let go of: until then it takes room on the disk."""

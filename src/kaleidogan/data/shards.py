@@ -51,6 +51,7 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 SAMPLES = "samples.npy"
 CONDITIONS = "conditions.npy"
 ASPECTS = "aspects.npy"
+MOST_OFFSET = 2**62
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}$"
 """What an index may call a shard: nothing that leaves the folder, looks like an option, or hides."""
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
@@ -251,8 +252,9 @@ def load_index(place: Path | str | Files, check: bool = True) -> Index:
 
 def _read_about(files: Files) -> About:
     path = f"{files.place}/{INDEX}"
+    data = files.read_index()
     try:
-        plain = json.loads(files.read_index())
+        plain = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}") from error
     version = plain.get("format") if isinstance(plain, dict) else None
@@ -311,6 +313,7 @@ def _read_rows(files: Files, about: About) -> Rows:
         np.array_equal(rows["shard"], np.repeat(np.arange(len(counts)), counts))
         and bool((rows["offset"] >= BLOCK).all())
         and bool((rows["size"] <= MAX_PICTURE).all())
+        and bool((rows["offset"] <= np.uint64(MOST_OFFSET)).all())
         and bool((rows["offset"] + rows["size"] <= last).all())
         and bool((rows["label"] < len(about.label_names)).all())
     )

@@ -21,6 +21,8 @@ SCHEMES = ("http", "https", "s3", "gs", "gcs")
 PIPE = "pipe:"
 GONE = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 """What another attempt would not mend."""
+REFUSED = (401, 403, 410)
+"""The statuses of which the same holds."""
 
 
 @runtime_checkable
@@ -45,13 +47,11 @@ def open_transport(place: str, timeout: float) -> Transport:
     """Make the transport that a place asks for.
 
     Raises:
-        ValueError: if the scheme is unknown, or what speaks it is not installed; with the remedy.
+        ValueError: if what speaks the scheme is not installed; with the remedy.
     """
     if place.startswith(PIPE):
         return Pipe(place.removeprefix(PIPE), timeout)
     scheme = place.partition("://")[0]
-    if scheme not in SCHEMES:
-        raise ValueError(f"'{place}' is none of {', '.join(f'{s}://' for s in SCHEMES)}")
     import fsspec
 
     try:
@@ -76,7 +76,8 @@ def _options(scheme: str, timeout: float) -> dict[str, Any]:
         # Endpoint and keys come from the environment (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID ...); where they
         # were found is not worth a line a process.
         logging.getLogger("aiobotocore").setLevel(logging.WARNING)
-        return {"config_kwargs": {"connect_timeout": timeout, "read_timeout": timeout}}
+        once = {"max_attempts": 1}  # `files.Remote` tries again
+        return {"config_kwargs": {"connect_timeout": timeout, "read_timeout": timeout, "retries": once}}
     return {}
 
 
@@ -127,6 +128,8 @@ class Network:
                     f"{error}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true for "
                     f"what is open to all"
                 ) from error
+            if getattr(error, "status", None) in REFUSED:
+                raise PermissionError(f"status {error.status}: {error}") from error  # type: ignore[attr-defined]
             raise OSError(f"{type(error).__name__} {error}".strip()) from error
 
 

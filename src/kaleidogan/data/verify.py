@@ -6,7 +6,6 @@ lines are the same for any number of ranks and workers, and from any start.
 
 import json
 import multiprocessing
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -14,11 +13,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from kaleidogan.data.files import DataError, Files, hash_file, open_files
+from kaleidogan.data.files import DataError, Entry, Files, Remote, hash_file, open_files
 from kaleidogan.data.order import Batches, Order
 from kaleidogan.data.reader import Reader
-from kaleidogan.data.shards import Index, faults, load_index
-from kaleidogan.settings import Count, CountOrZero, Positive, Seed
+from kaleidogan.data.shards import ASPECTS, Index, Sidecar, faults, load_index
+from kaleidogan.settings import Count, CountOrZero, Positive, Seed, count_workers
 
 
 @dataclass
@@ -87,7 +86,7 @@ def verify(
         for batch in list_keys(index, order, keys, start, batch_size, ranks, workers):
             print(*batch)
         return None
-    findings = inspect(files, os.cpu_count() or 1 if num_workers is None else num_workers)
+    findings = inspect(files, count_workers(num_workers))
     print(json.dumps(asdict(findings)))
     if not findings.shards:
         raise DataError(findings.errors[0])
@@ -106,6 +105,8 @@ def inspect(files: Files, num_workers: int = 0) -> Findings:
     except (OSError, DataError) as error:
         return Findings(errors=[str(error)])
     findings = Findings(len(index.shards), len(index))
+    if index.about.aspects is not None:
+        findings.errors += _check_aspects(index, index.about.aspects)
     numbers = range(len(index.shards))
     with tqdm(desc="verify", total=len(index), unit="sample", disable=None) as bar:
         for number, (lost, errors) in zip(numbers, _inspections(index, num_workers), strict=True):
@@ -113,6 +114,16 @@ def inspect(files: Files, num_workers: int = 0) -> Findings:
             findings.errors += errors
             bar.update(index.shards[number].samples)
     return findings
+
+
+def _check_aspects(index: Index, sidecar: Sidecar) -> list[str]:
+    """Look at the one file that training does not read."""
+    where = f"{index.place}/{ASPECTS}"
+    try:
+        same = hash_file(index.files.fetch(Entry(ASPECTS, sidecar.bytes, sidecar.sha256))) == sidecar.sha256
+    except OSError as error:
+        return [f"{where} cannot be read: {error}"]
+    return [] if same else [f"{where} is not the one that was written"]
 
 
 def _inspections(index: Index, num_workers: int) -> Iterator[tuple[int, list[str]]]:
@@ -141,8 +152,11 @@ class _Inspection:
         size = self._index.files.size(shard.name)
         if size is not None and size < 0:
             return shard.samples, errors
+        files = self._index.files
         try:
-            path = self._index.files.fetch(shard.entry)
+            if isinstance(files, Remote):
+                files.forget_if_damaged(shard.entry)  # a copy that went bad says nothing of the set
+            path = files.fetch(shard.entry)
         except (OSError, DataError) as error:
             return shard.samples, [str(error)]
         reader = Reader(self._index)

@@ -91,6 +91,8 @@ class Aside:
         """Take up what a killed run left under the same key, as far as it is whole; remove the rest."""
         lines = _read_journal(self.folder / JOURNAL)
         if not lines or lines[0] != {"key": key}:
+            if len(lines) > 1:
+                print(f"{self.place}: begun with other settings or pictures; beginning anew")
             shutil.rmtree(self.folder, ignore_errors=True)
             self.set.mkdir(parents=True)
             self.tell({"key": key})
@@ -106,7 +108,10 @@ class Aside:
         for stray in [path for path in self.set.iterdir() if path.name not in whole]:
             stray.unlink()
         journal = "".join(json.dumps(line) + "\n" for line in lines[: 1 + len(self.shards)])
-        (self.folder / JOURNAL).write_text(journal, encoding="utf-8")
+        fresh = self.folder / f"{JOURNAL}.new"
+        fresh.write_text(journal, encoding="utf-8")
+        _flush(fresh)
+        fresh.rename(self.folder / JOURNAL)
 
     def seal(self, description: Description) -> Index:
         """Write the index of what is finished, and open it.
@@ -131,10 +136,27 @@ class Aside:
         return load_index(self.set)
 
     def publish(self) -> Index:
-        """Put the set in its place, whole, and forget how it was made."""
+        """Put the set in its place, whole and on the disk, and forget how it was made."""
+        for path in (*self.set.iterdir(), self.set):
+            _flush(path)
         self.set.rename(self.place)
+        _flush(self.place.parent)
         shutil.rmtree(self.folder, ignore_errors=True)
         return load_index(self.place)
+
+
+def _check_free(place: Path) -> None:
+    if place.exists():
+        raise FileExistsError(f"{place} is there already; choose another folder or remove it")
+
+
+def _flush(path: Path) -> None:
+    """Have a file or a folder on the disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 @contextmanager
@@ -150,8 +172,7 @@ def open_aside(place: Path, key: str | None = None) -> Iterator[Aside]:
         FileExistsError: if the set is there already.
         BlockingIOError: if another process is writing it.
     """
-    if place.exists():
-        raise FileExistsError(f"{place} is there already; choose another folder or remove it")
+    _check_free(place)
     place.parent.mkdir(parents=True, exist_ok=True)
     if key is None:
         aside = Aside(place, place.with_name(f".{place.name}.{os.getpid()}.partial"))
@@ -166,6 +187,7 @@ def open_aside(place: Path, key: str | None = None) -> Iterator[Aside]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BlockingIOError(f"another process is writing {place}; wait for it") from error
+        _check_free(place)  # it may have come while the lock was waited for
         aside = Aside(place, place.with_name(f".{place.name}.partial"))
         try:
             aside.begin(key)

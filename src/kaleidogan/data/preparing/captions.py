@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path, PurePosixPath
 
+from kaleidogan.data.preparing.labels import plain_path
 from kaleidogan.data.preparing.pictures import PictureError
 from kaleidogan.data.preparing.sources import Source
 
@@ -36,6 +37,7 @@ def read_captions(captions: str | None, pictures: list[str], files: Source) -> d
         if not path.is_file():
             raise FileNotFoundError(f"captions '{captions}' does not exist; give txt, a .csv or a .json file")
         given = _read_csv(path) if path.suffix.lower() == ".csv" else _read_json(path)
+        given = {plain_path(name): text for name, text in given.items()}
         found = {name: given[name] for name in pictures if name in given}
     if not found:
         raise ValueError(f"captions={captions}: none of the {len(pictures)} pictures has one")

@@ -2,14 +2,16 @@
 
 import csv
 import json
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from kaleidogan.data.files import INDEX
 from kaleidogan.data.preparing.sources import Source
 
 MAX_CLASS = 65_535
+MOST = 3e38
+"""What a number of single precision holds; not-a-number is not below it either."""
 CSV_HEADER = ["file", "label"]
 
 
@@ -59,7 +61,8 @@ def read_labels(labels: str | None, pictures: list[str], files: Source) -> Label
         found = _read_beside(pictures, files)
         _check_complete("labels=cls", "has no .cls file beside it", found, pictures)
         if all(isinstance(label, int) for label in found.values()):
-            return _check_numbers(Path("labels=cls"), found)
+            numbers = _check_numbers(Path("labels=cls"), found)
+            return replace(numbers, names=_names_of_set(files) or numbers.names)
         return _number(found, sorted({str(label) for label in found.values()}))
     path = Path(labels).expanduser()
     if not path.is_file():
@@ -72,6 +75,13 @@ def read_labels(labels: str | None, pictures: list[str], files: Source) -> Label
     if all(isinstance(label, int) for label in mine.values()):
         return _check_numbers(path, mine)
     return _number(mine, sorted({str(label) for label in mine.values()}))
+
+
+def _names_of_set(files: Source) -> tuple[str, ...]:
+    """The classes' names, where the source is a data set."""
+    if all(member.name != INDEX for member in files.members):
+        return ()
+    return tuple(json.loads(files.read(INDEX)).get("label_names", ()))
 
 
 def _read_beside(pictures: list[str], files: Source) -> dict[str, object]:
@@ -114,7 +124,7 @@ def _condition(path: Path, found: dict[str, object], names: list[str]) -> Labels
     width = len(names) or len(next(iter(rows.values())))
     numbers: dict[str, tuple[float, ...]] = {}
     for picture, row in rows.items():
-        values = tuple(float(v) for v in row if isinstance(v, int | float) and math.isfinite(v))
+        values = tuple(float(v) for v in row if isinstance(v, int | float) and abs(v) <= MOST)
         if len(row) != width or len(values) != width or not width:
             raise ValueError(f"{path}: the labels of '{picture}' are {list(row)}, not {width or 1} numbers")
         numbers[picture] = values
@@ -143,11 +153,20 @@ def _read_file(path: Path) -> tuple[dict[str, object], list[str]]:
         raise ValueError(f"labels '{path}' ends in neither .csv nor .json")
     found: dict[str, object] = {}
     for picture, label in pairs:
+        if label in ("", [], ()):
+            raise ValueError(f"{path}: '{picture}' has an empty label; name its class, or leave the row out")
         several = tuple(label) if isinstance(label, list | tuple) else None
         if several is None and (isinstance(label, bool) or not isinstance(label, int | str)):
             raise ValueError(f"{path}: the label of '{picture}' is {label!r}, not a name or a whole number")
-        found[picture.replace("\\", "/").removeprefix("./")] = label if several is None else several
+        name, value = plain_path(picture), label if several is None else several
+        if found.setdefault(name, value) != value:
+            raise ValueError(f"{path}: '{picture}' has two labels, {found[name]!r} and {value!r}")
     return found, names
+
+
+def plain_path(name: str) -> str:
+    """A path as sources name it: with `/`, and from the source on."""
+    return name.replace("\\", "/").removeprefix("./")
 
 
 def _read_csv(path: Path) -> tuple[Iterable[tuple[str, object]], list[str]]:

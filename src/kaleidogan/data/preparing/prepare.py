@@ -28,7 +28,7 @@ from kaleidogan.data.preparing.report import Near, Report, describe_skipped, nea
 from kaleidogan.data.preparing.sources import Selection, Source, open_source, select
 from kaleidogan.data.preparing.treatment import Skipped, Treated, Treatment
 from kaleidogan.data.preparing.watermark import MAX_PICTURES, Overlay, estimate
-from kaleidogan.data.preparing.workers import count_workers, in_order, printable
+from kaleidogan.data.preparing.workers import in_order, printable
 from kaleidogan.data.shards import Description, Index, Sample
 from kaleidogan.data.writing import State, open_aside, write_shards
 from kaleidogan.settings import (
@@ -39,6 +39,7 @@ from kaleidogan.settings import (
     PictureFormat,
     Positive,
     Resolution,
+    count_workers,
     size_of,
 )
 
@@ -56,7 +57,7 @@ def prepare(
     crop: Literal["center", "three", "letterbox", "squash", "ratio", "none"] = "center",
     resize: Literal["box", "bilinear", "hamming", "bicubic", "lanczos"] = "box",
     frames: Literal["keep", "machineray", "remove"] = "keep",
-    augment: Literal["none", "machineray"] = "none",
+    variants: Literal["none", "machineray"] = "none",
     min_side: Count | None = None,
     min_sharpness: Positive | None = None,
     max_emptiness: Fraction | None = None,
@@ -84,7 +85,7 @@ def prepare(
             (the set's mean shape, squashed, and remembered); none (pictures must have the shape already).
         resize: the filter that shrinks; it moves published FIDs, most of which used box or lanczos.
         frames: keep; remove what frames a painting; or machineray, that project's own narrow search.
-        augment: none; or machineray, six turned, tilted and tinted variants of each picture beside it.
+        variants: none; or machineray, six turned, tilted and tinted variants of each picture beside it.
         min_side: leave out what has a shorter side of fewer pixels.
         min_sharpness: leave out the blurred, below 0.35 or so.
         max_emptiness: leave out what is nearly of one colour, above 0.98 or so.
@@ -115,7 +116,7 @@ def prepare(
         crop=crop,
         resize=resize,
         frames=frames,
-        augment=augment,
+        variants=variants,
         limits=Limits(min_side, min_sharpness, max_emptiness),
         fingerprints=duplicates is not None,
         max_watermark=max_watermark,
@@ -127,7 +128,8 @@ def prepare(
         classes = read_labels(labels, selection.names, files)
         texts = read_captions(captions, selection.names, files)
         tally = _Tally(selection, classes, texts, read_provenance(files), duplicates)
-        with open_aside(folder, _key(settings, selection)) as aside:
+        key = _key(settings, files, [selection.names, asdict(classes), texts])
+        with open_aside(folder, key) as aside:
             treatment = _look_ahead(files, selection.names, treatment, workers)
             tally.restore(aside.states)
             results = in_order(files, selection.names[tally.next :], treatment, workers)
@@ -147,8 +149,10 @@ def _check_settings(folder: Path, size: tuple[int, int], settings: dict[str, Any
         raise FileExistsError(f"out '{folder}' is there already; choose another folder or remove it")
     if settings["format"] == "jpg" and settings["channels"] == 4:
         raise ValueError("format=jpg cannot store the transparency of channels=4; choose png or webp")
-    if settings["augment"] == "machineray" and (settings["channels"] != 3 or size[0] != size[1]):
-        raise ValueError("augment=machineray turns and tints pictures: it needs channels=3 and a square size")
+    if settings["variants"] == "machineray" and (settings["channels"] != 3 or size[0] != size[1]):
+        raise ValueError(
+            "variants=machineray turns and tints pictures: it needs channels=3 and a square size"
+        )
 
 
 def _check_pictures(source: str, files: Source, selection: Selection) -> None:
@@ -163,9 +167,10 @@ def _check_pictures(source: str, files: Source, selection: Selection) -> None:
     raise ValueError(f"no pictures in source '{source}': {', '.join(seen)}; read are {', '.join(ENDINGS)}")
 
 
-def _key(settings: dict[str, Any], selection: Selection) -> str:
+def _key(settings: dict[str, Any], files: Source, said: list[Any]) -> str:
     """Say what is written: a run may go on with another's work if this is the same."""
-    what = [settings, selection.names, PIL.__version__, __version__]
+    members = [(member.name, member.stamp) for member in files.members]
+    what = [settings, members, said, PIL.__version__, __version__]
     return hashlib.sha256(json.dumps(what, ensure_ascii=True).encode()).hexdigest()
 
 

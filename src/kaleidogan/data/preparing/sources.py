@@ -14,12 +14,13 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from kaleidogan.data.files import INDEX
 from kaleidogan.data.preparing.pictures import ENDINGS, MAX_BYTES, PictureError
 
 BLOCK = 512
@@ -56,11 +57,13 @@ class Member:
         name: its path within the source, with `/`.
         target: the path within the source that it leads to, if it is a symbolic link.
         refused: why it is not read; None if it is.
+        stamp: changes when its content does: what the source says of its size and time, or its CRC.
     """
 
     name: str
     target: str | None = None
     refused: str | None = None
+    stamp: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -139,8 +142,7 @@ def open_source(path: Path) -> Iterator[Source]:
     """
     if path.is_dir():
         folder = _folder(path.resolve())
-        with _shards(path.resolve(), folder) as shards:
-            yield shards or folder
+        yield _shards(path.resolve(), folder) or folder
         return
     if not path.is_file():
         raise FileNotFoundError(f"source '{path}' does not exist; give a folder, a zip or a tar of pictures")
@@ -167,7 +169,9 @@ def _folder(root: Path) -> Source:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    waiting.append(Path(entry.path))
+                    # What `prepare` makes, or is making, is no heap: its sheets are not to be learnt.
+                    if not (Path(entry.path) / INDEX).is_file() and not entry.name.endswith(".partial"):
+                        waiting.append(Path(entry.path))
                 else:
                     members.append(_folder_member(root, entry))
 
@@ -181,33 +185,38 @@ def _folder(root: Path) -> Source:
     return Source(sorted(members, key=lambda member: member.name), read)
 
 
-@contextmanager
-def _shards(root: Path, folder: Source) -> Iterator[Source | None]:
-    """Join the tars of a folder that holds no pictures beside them; None if it is not such a folder."""
+def _shards(root: Path, folder: Source) -> Source | None:
+    """Join the tars of a data set, or of a folder without pictures; None if it is neither."""
     names = [member.name for member in folder.members if member.refused is None]
     tars = [name for name in names if PurePosixPath(name).suffix == ".tar"]
-    if not tars or any(PurePosixPath(name).suffix.lower() in ENDINGS for name in names):
-        yield None
-        return
-    with ExitStack() as stack:
-        sources = {name: _tar(root / name, stack.enter_context((root / name).open("rb"))) for name in tars}
-        members = [
-            replace(member, name=f"{name}/{member.name}")
-            for name, source in sources.items()
-            for member in source.members
-        ]
+    is_set = INDEX in names
+    if not tars or (not is_set and any(PurePosixPath(name).suffix.lower() in ENDINGS for name in names)):
+        return None
+    members = [Member(INDEX)] if is_set else []
+    places: dict[str, tuple[Path, int, int]] = {}
+    for tar in tars:
+        with (root / tar).open("rb") as stream:
+            found, where = _list_tar(root / tar, stream)
+        members += [replace(member, name=f"{tar}/{member.name}") for member in found.values()]
+        places |= {f"{tar}/{name}": (root / tar, *place) for name, place in where.items()}
 
-        def read(path: str) -> bytes:
-            name, _, member = path.partition(".tar/")
-            return sources[f"{name}.tar"].read(member)
+    def read(name: str) -> bytes:
+        if name == INDEX:
+            return folder.read(name)
+        path, offset, size = places[name]
+        with path.open("rb") as stream:
+            stream.seek(offset)
+            return _read_whole(stream.read, size)
 
-        yield Source(sorted(members, key=lambda member: member.name), read)
+    return Source(sorted(members, key=lambda member: member.name), read)
 
 
 def _folder_member(root: Path, entry: os.DirEntry[str]) -> Member:
     name = Path(entry.path).relative_to(root).as_posix()
     if not entry.is_symlink():
-        return Member(name, refused=None if entry.is_file() else NOT_REGULAR)
+        status = entry.stat(follow_symlinks=False)
+        stamp = f"{status.st_size} {status.st_mtime_ns}"
+        return Member(name, refused=None if entry.is_file() else NOT_REGULAR, stamp=stamp)
     try:
         target = Path(entry.path).resolve(strict=True)
     except (OSError, RuntimeError):  # RuntimeError: a circle, before Python 3.13
@@ -229,12 +238,12 @@ def _read_whole(read: Callable[[int], bytes], size: int) -> bytes:
     return data
 
 
-def _archive_member(path: str, regular: bool) -> Member:
+def _archive_member(path: str, regular: bool, stamp: str) -> Member:
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
     refused = None if regular else NOT_REGULAR
     if path.startswith("/") or ".." in parts:
         refused = "a path that leaves the archive"
-    return Member("/".join(parts), refused=refused)
+    return Member("/".join(parts), refused=refused, stamp=stamp)
 
 
 def _zip(archive: zipfile.ZipFile) -> Source:
@@ -245,7 +254,7 @@ def _zip(archive: zipfile.ZipFile) -> Source:
         if not info.is_dir():
             # Only an archive that was made on Unix says what kind of file it is.
             regular = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-            member = _archive_member(info.filename, regular)
+            member = _archive_member(info.filename, regular, f"{info.file_size} {info.CRC}")
             members[member.name], places[member.name] = member, info
 
     def read(name: str) -> bytes:
@@ -292,6 +301,18 @@ def _is_tar(stream: IO[bytes]) -> bool:
 
 
 def _tar(path: Path, stream: IO[bytes]) -> Source:
+    members, places = _list_tar(path, stream)
+
+    def read(name: str) -> bytes:
+        offset, size = places[name]
+        stream.seek(offset)
+        return _read_whole(stream.read, size)
+
+    return Source([members[name] for name in sorted(members)], read)
+
+
+def _list_tar(path: Path, stream: IO[bytes]) -> tuple[dict[str, Member], dict[str, tuple[int, int]]]:
+    """List a tar's files, and where each lies: its offset and size."""
     members: dict[str, Member] = {}
     places: dict[str, tuple[int, int]] = {}
     stream.seek(0)
@@ -301,19 +322,13 @@ def _tar(path: Path, stream: IO[bytes]) -> Source:
                 if not info.isdir():
                     # isreg() is true of sparse members too, and a few bytes of those may claim gigabytes.
                     regular = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse()
-                    member = _archive_member(info.name, regular)
+                    member = _archive_member(info.name, regular, f"{info.size} {info.mtime}")
                     members[member.name] = member
                     places[member.name] = (info.offset_data, info.size)
             _check_end(stream, tar.offset)
     except (tarfile.TarError, *UNREADABLE) as error:
         raise ValueError(f"source '{path}' is a damaged tar: {error}") from error
-
-    def read(name: str) -> bytes:
-        offset, size = places[name]
-        stream.seek(offset)
-        return _read_whole(stream.read, size)
-
-    return Source([members[name] for name in sorted(members)], read)
+    return members, places
 
 
 def _check_end(stream: IO[bytes], offset: int) -> None:

@@ -19,7 +19,7 @@ from kaleidogan.data.preparing.watermark import Overlay
 from kaleidogan.data.shards import encode
 
 Frames = Literal["keep", "machineray", "remove"]
-Augment = Literal["none", "machineray"]
+Variants = Literal["none", "machineray"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Treatment:
     resize: Filter = "box"
     ratio: float | None = None
     frames: Frames = "keep"
-    augment: Augment = "none"
+    variants: Variants = "none"
     limits: Limits = field(default_factory=Limits)
     fingerprints: bool = False
     overlay: Overlay | None = None
@@ -101,7 +101,7 @@ class Treatment:
         parts = []
         for number, one in enumerate(fitted):
             parts.append(Part(encode(one.pixels, self.picture_format), one.enlarged))
-            if self.augment == "machineray":
+            if self.variants == "machineray":
                 seed = zlib.crc32(f"{name}:{number}".encode())
                 for variant in machineray_variants(Image.fromarray(one.pixels), seed):
                     parts.append(Part(encode(np.asarray(variant), self.picture_format), one.enlarged))

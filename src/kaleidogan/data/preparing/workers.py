@@ -20,14 +20,6 @@ AHEAD = 4
 Result = TypeVar("Result")
 
 
-def count_workers(num_workers: int | None) -> int:
-    """How many processes a setting means: null is one a core that this process may use."""
-    if num_workers is not None:
-        return num_workers
-    # A batch system may lend fewer cores than the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def read(files: Source, name: str) -> bytes | Skipped:
     """Read one file, or say why that cannot be."""
     try:
