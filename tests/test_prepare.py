@@ -106,6 +106,7 @@ def test_the_report_names_what_was_left_out(folder, tmp_path, capsys):
     assert report == {
         "kept": 4,
         "pictures": 4,
+        "captions": 0,
         "enlarged": 1,
         "unframed": 0,
         "excluded": 1,
@@ -276,11 +277,12 @@ def test_an_overlay_that_pictures_share_is_found(tmp_path):
 def test_captions(folder, tmp_path):
     (folder / "cats" / "a.txt").write_text("a cat\n")
     run(folder, tmp_path / "txt", captions="txt")
-    (tmp_path / "c.csv").write_text("file,caption\ncats/a.png,a cat\n")
+    (tmp_path / "c.csv").write_text("file,caption\n./cats\\a.png,a cat\nnowhere.png,none\n")
     (tmp_path / "c.json").write_text('{"cats/a.png": "a cat"}')
     for name in ("c.csv", "c.json"):
         run(folder, tmp_path / name[2:], captions=str(tmp_path / name))
     for name in ("txt", "csv", "json"):
+        assert json.loads((tmp_path / name / "report.json").read_text())["captions"] == 1
         with tarfile.open(tmp_path / name / "000000.tar") as archive:
             texts = {m.name: archive.extractfile(m).read() for m in archive.getmembers() if "txt" in m.name}
         assert texts == {"00000000.txt": b"a cat"}

@@ -46,7 +46,9 @@ class Order:
         self._num_shards = len(samples_per_shard)
         self._weights = None if weights is None else np.repeat(np.asarray(weights, float), samples_per_shard)
         if self._weights is not None and not (self._weights.min() >= 0 < self._weights.max() < np.inf):
-            raise ValueError(f"weights {list(weights or ())[:8]} are not numbers from 0 up, one above it")
+            raise ValueError(
+                f"data.weights {list(weights or ())[:8]} are not numbers from 0 up, one above it"
+            )
         self._seed = seed
         self._copies = 2 if mirror else 1
         self._window = window

@@ -310,7 +310,7 @@ class _Tally:
             reason = result.reason if isinstance(result, Skipped) else result.filter
             self._near = nearest([*self._near, Near(result.margin, name, reason)])
         if isinstance(result, Treated):
-            self._counts.update(pictures=1, unframed=result.unframed)
+            self._counts.update(pictures=1, captions=name in self._captions, unframed=result.unframed)
         return result
 
     def _parts(self, name: str, treated: Treated) -> Iterator[Sample]:
@@ -356,6 +356,7 @@ class _Tally:
             index,
             place,
             self._counts["pictures"],
+            self._counts["captions"],
             self._counts["enlarged"],
             self._counts["unframed"],
             self._selection.excluded,

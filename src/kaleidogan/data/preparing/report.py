@@ -45,6 +45,7 @@ class Report:
         index: the data set that was written.
         place: where it stands.
         pictures: number of source pictures in it; more than one sample may come from each.
+        captions: how many pictures have one.
         enlarged: how many samples had fewer pixels than the resolution.
         unframed: how many pictures lost a frame.
         excluded: how many files each pattern took away.
@@ -57,6 +58,7 @@ class Report:
     index: Index
     place: Path
     pictures: int
+    captions: int
     enlarged: int
     unframed: int
     excluded: dict[str, int]
@@ -75,6 +77,7 @@ class Report:
         return {
             "kept": self.kept,
             "pictures": self.pictures,
+            "captions": self.captions,
             "enlarged": self.enlarged,
             "unframed": self.unframed,
             "excluded": sum(self.excluded.values()),
@@ -105,6 +108,8 @@ class Report:
         if index.label_names:
             empty = len(index.label_names) - len(set(index.rows["label"].tolist()))
             lines.append(_line(len(index.label_names), "classes" + f", {empty} of them empty" * (empty > 0)))
+        if self.captions:
+            lines.append(_line(self.captions, "pictures have a caption"))
         lines.append(_line(self.enlarged, f"enlarged: smaller than {height} x {width}"))
         if self.settings.get("frames", "keep") != "keep":
             lines.append(_line(self.unframed, "lost a frame"))
