@@ -32,6 +32,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers one request."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = 2**16  # head and body in one packet: else each answer waits 40 ms for an acknowledgement
     server: Server
 
     def log_message(self, format: str, *args: object) -> None:

@@ -360,6 +360,7 @@ def start_met(folder, server):
     return start(folder, f"from kaleidogan.data.collecting.collect import collect; collect(**{options})")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_gone_on_with_ends_with_the_same_bytes(tmp_path):
     with serve(count=60) as server:
         assert start_met(tmp_path / "whole", server).wait(60) == 0
