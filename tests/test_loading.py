@@ -179,7 +179,7 @@ def test_decoded_pictures_are_the_same(tmp_path):
     assert path.stat().st_mtime_ns == made
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_decoding_knows_what_is_damaged(tmp_path, workers):
     index = write_set(tmp_path / "set")
     break_sample(index, 7)

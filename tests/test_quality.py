@@ -46,6 +46,7 @@ def test_each_level_has_its_metric(train, folder):
     assert float(row["metric/swd"]) == pytest.approx(sum(levels) / 3)
 
 
+@pytest.mark.slow
 def test_wandb_has_them_in_the_row_of_the_losses_also_after_a_resume(train):
     train(*BRIEF, "logger=wandb", "kimg=0.016", name="a")
     run = train(*BRIEF, "logger=wandb", name="a")

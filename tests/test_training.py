@@ -47,7 +47,8 @@ def equal(one, other):
 RESUMED = [
     ("dcgan", ["data.num_workers=0"], 24),
     ("dcgan", ["data.num_workers=2"], 24),
-    *(("stylegan2_ada", PERIODS, images) for images in (8, 16, 24, 32, 40)),
+    ("stylegan2_ada", PERIODS, 24),
+    *(pytest.param("stylegan2_ada", PERIODS, images, marks=pytest.mark.slow) for images in (8, 16, 32, 40)),
     ("stylegan2_ada", [*PERIODS, "trainer.precision=bf16-mixed", "model.c_dim=3"], 24),
     ("stylegan2_ada", ["augment=diffaugment", "model.blur_sigma=2", "model.blur_fade_kimg=0.04"], 24),
     ("dcgan", ["augment=ada", "augment.interval=2", "augment.kimg=0.1"], 24),
@@ -223,6 +224,7 @@ def test_running_out_of_memory_names_what_to_lower(train, capsys, monkeypatch):
     assert "lower batch_size" in said
 
 
+@pytest.mark.slow
 def test_a_data_worker_that_dies_is_named(train, capsys, monkeypatch):
     main = os.getpid()
     read = Reader.read

@@ -47,7 +47,7 @@ OTHERS = [clouds(number) for number in range(1000, 1010)]
 
 
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("num_marked", [48, 12])
+@pytest.mark.parametrize("num_marked", [pytest.param(48, marks=pytest.mark.slow), 12])
 def test_an_overlay_is_found_where_it_lies(view, num_marked):
     pictures = [stamp(picture, view) for picture in PICTURES[:num_marked]] + PICTURES[num_marked:]
     overlay = estimate(iter(pictures))
