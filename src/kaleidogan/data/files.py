@@ -247,11 +247,18 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX)
             # Who held it before may have renamed it: then it is another file now, or none.
-            if path.exists() and os.fstat(stream.fileno()).st_ino == path.stat().st_ino:
+            if _is_at(path, stream):
                 yield stream
                 return
         finally:
             stream.close()
+
+
+def _is_at(path: Path, stream: BinaryIO) -> bool:
+    try:
+        return os.fstat(stream.fileno()).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
 
 
 def hash_file(path: Path) -> str:
