@@ -22,12 +22,13 @@ MEMORY = 256 * 1024
 """KiB."""
 
 
-def damage_by_kind(data: bytes) -> Iterator[tuple[str, bytes]]:
+def damage_by_kind(data: bytes, index: Index) -> Iterator[tuple[str, bytes]]:
     """Every kind of damage to a shard's bytes, named."""
+    header = int(index.rows[index.rows["shard"] == 1][1]["offset"]) - BLOCK
     for cut in range(0, len(data), BLOCK):
         yield f"cut at {cut}", data[:cut]
     for place in range(BLOCK):
-        yield f"header byte {place} flipped", flip(data, place)
+        yield f"header byte {place} flipped", flip(data, header + place)
     yield "zero bytes", bytes(len(data))
     yield "gzip", gzip.compress(data, mtime=0)
     yield "twice", data + data
@@ -69,7 +70,7 @@ def check(folder: Path, index: Index, name: str, before: bytes, after: bytes) ->
 def test_damaged_shards(tmp_path):
     index = write_set(tmp_path / "set", count=12, per_shard=4)
     before = (tmp_path / "set" / SHARD).read_bytes()
-    cases = list(damage_by_kind(before))
+    cases = list(damage_by_kind(before, index))
     for name, after in random.Random(1).sample(cases, 120) + cases[-7:]:
         check(tmp_path / "set", index, name, before, after)
     check(tmp_path / "set", index, "nothing", before, before)
@@ -80,7 +81,7 @@ def test_1500_damaged_shards(tmp_path):
     """Every 512-byte cut, every header's bytes flipped, any other bytes flipped: 1,500 in all."""
     index = write_set(tmp_path / "set", count=12, per_shard=4)
     before = (tmp_path / "set" / SHARD).read_bytes()
-    cases = list(damage_by_kind(before))
+    cases = list(damage_by_kind(before, index))
     rng = random.Random(2)
     while len(cases) < 1500:
         place, bit = rng.randrange(len(before)), rng.randrange(8)

@@ -6,7 +6,6 @@ picture is drawn from (seed, number) alone, in units of its shorter side: the sa
 
 import difflib
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -24,7 +23,7 @@ from kaleidogan.data.procedural import shades, shapes
 from kaleidogan.data.procedural.canvas import Canvas
 from kaleidogan.data.procedural.palettes import choose_palette
 from kaleidogan.data.writing import write
-from kaleidogan.settings import Count, Seed
+from kaleidogan.settings import Count, Seed, count_workers
 
 STYLES = {
     "squares": shapes.paint_squares,
@@ -111,8 +110,7 @@ class Gallery:
             channels: 1, 3 or 4.
             num_workers: processes; None means one a CPU core, 0 and 1 mean this process alone.
         """
-        if num_workers is None:
-            num_workers = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+        num_workers = count_workers(num_workers)
         starts = range(0, self.num_images, CHUNK)
         chunks = [range(start, min(start + CHUNK, self.num_images)) for start in starts]
         if min(num_workers, len(chunks)) <= 1:
