@@ -114,7 +114,7 @@ def module(path: Path, **options: object) -> tuple[ImageData, list[str]]:
     data.schedule(batch_sizes=[4], tick=20, stop=20, position=lambda: 0)
     data.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     told: list[str] = []
-    data.tell = told.append
+    data.say = data.tell = told.append
     return data, told
 
 
@@ -296,7 +296,7 @@ def test_a_shard_that_cannot_be_had_is_told_once(tmp_path):
         data.schedule(batch_sizes=[4], tick=40, stop=40, position=lambda: 0)
         data.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
         told: list[str] = []
-        data.tell = told.append
+        data.say = data.tell = told.append
         assert len(list(play(data))) == 10
         data.teardown("fit")
         assert data.measure() == {"data/lost": 4.0}

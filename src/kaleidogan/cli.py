@@ -1,11 +1,14 @@
 """`kaleidogan COMMAND key=value ...`: every command is a function, configured in `conf/COMMAND.yaml`."""
 
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from kaleidogan import commandline, config
+from kaleidogan.training import signals
 
 COMMANDS = {
     "train": "train a GAN on pictures, or go on with a run",
@@ -44,6 +47,8 @@ def run(command: str, arguments: Sequence[str], program: str) -> None:
         overrides = commandline.complete(overrides)
     # Hydra has no word for a group that is left empty.
     overrides = [o for o in overrides if o.partition("=")[0] not in commandline.groups() or o[-5:] != "=null"]
+    if command == "train" and "SLURM_JOB_ID" in os.environ:
+        signals.listen()  # a job that is to be requeued may be told so before it has begun
     import hydra
 
     # Hydra would build its own callbacks from any target, before the allow-list is asked.
@@ -56,25 +61,45 @@ def call(cfg: Any) -> Any:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     hydra = HydraConfig.get()
-    is_sweep = hydra.mode == RunMode.MULTIRUN
-    debug = bool(cfg.get("debug", False))
-    try:
+    job = hydra.job.num if hydra.mode == RunMode.MULTIRUN else None
+    with told(str(cfg[config.TARGET]), bool(cfg.get("debug", False)), job):
         plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         assert isinstance(plain, dict)
+        overrides = [o for o in hydra.overrides.task if "hydra" not in o]
         checked = config.check({str(key): value for key, value in plain.items()})
-        about = {
-            "config": checked,
-            "choices": dict(hydra.runtime.choices),
-            "overrides": [o for o in hydra.overrides.task if "hydra" not in o],
-        }
-        if is_sweep and checked.get("name"):
-            checked["name"] += f"-{hydra.job.num:03d}"
-        takes = config.read_signature(checked[config.TARGET]).parameters
-        arguments = {key: value for key, value in {**checked, **about}.items() if key in takes}
-        return config.locate(checked[config.TARGET])(**arguments)
+        if job is not None and checked.get("name"):
+            checked["name"] += f"-{job:03d}"
+        return _call(checked, dict(hydra.runtime.choices), overrides)
+
+
+def execute(settings: dict[str, Any], choices: dict[str, Any], overrides: list[str]) -> Any:
+    """Call the function that a configuration's target names, as `call` did in the process that launched this.
+
+    Args:
+        settings: the configuration, in plain values.
+        choices: the options that were chosen for each group.
+        overrides: what the user typed.
+    """
+    with told(str(settings[config.TARGET]), bool(settings.get("debug", False))):
+        return _call(config.check(settings), choices, overrides)
+
+
+def _call(checked: dict[str, Any], choices: dict[str, Any], overrides: list[str]) -> Any:
+    takes = config.read_signature(checked[config.TARGET]).parameters
+    about = {"config": checked, "choices": choices, "overrides": overrides}
+    arguments = {key: value for key, value in {**checked, **about}.items() if key in takes}
+    return config.locate(checked[config.TARGET])(**arguments)
+
+
+@contextmanager
+def told(target: str, debug: bool, job: int | None = None) -> Iterator[None]:
+    """Say an error on one screen and end with status 1; or end the job alone, if it is one of a sweep."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
     except KeyboardInterrupt:
         _fail("interrupted; nothing is lost, and the same command begins again or goes on", status=130)
     except (ValueError, OSError, RuntimeError, MemoryError, OmegaConfBaseException) as error:
@@ -82,12 +107,11 @@ def call(cfg: Any) -> Any:
         if debug or message is None:
             raise
         can_show = (
-            not isinstance(error, config.ConfigError)
-            and "debug" in config.read_signature(str(cfg[config.TARGET])).parameters
+            not isinstance(error, config.ConfigError) and "debug" in config.read_signature(target).parameters
         )
         hint = "\n(debug=true shows where this comes from)" if can_show else ""
-        if is_sweep:
-            print(f"Error in job {hydra.job.num}: {message}", file=sys.stderr)
+        if job is not None:
+            print(f"Error in job {job}: {message}", file=sys.stderr)
             raise JobFailedError(message) from None
         _fail(f"{message}{hint}")
 
@@ -105,6 +129,11 @@ def explain(error: Exception) -> str | None:
             f"out of memory: {first}\nlower batch_size, or play it in parts with accumulate=2 (or 4 ...), "
             "or lower model.width (model.channel_max) or resolution; the last checkpoint is good"
         )
+    if re.search("Connection closed by peer|Connection reset by peer|Timed out waiting|ProcessGroup", text):
+        return (
+            "another rank of this training ended, or did not answer within trainer.timeout seconds; the last "
+            f"checkpoint is good ({first})"
+        )
     if re.search(r"DataLoader worker .*(killed|exited unexpectedly)", text):
         return f"a data worker died: {first}\nthe last checkpoint is good; start again to go on"
     if "in DataLoader worker" in text:
@@ -115,5 +144,6 @@ def explain(error: Exception) -> str | None:
 
 def _fail(message: str, status: int = 1) -> NoReturn:
     sys.stdout.flush()
-    print(f"Error: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    print(f"Error{f' on rank {rank}' * (rank != '0')}: {message}", file=sys.stderr)
     sys.exit(status)

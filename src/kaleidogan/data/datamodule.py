@@ -126,7 +126,10 @@ class ImageData(pl.LightningDataModule):
         self._prefetch: Prefetch | None = None
         self._clock: dict[str, Any] = {}
         self._c_dim = 0
+        self.say: Callable[[str], None] = print
+        """Is told what all ranks see."""
         self.tell: Callable[[str], None] = print
+        """Is told what this rank alone sees."""
 
     def schedule(
         self,
@@ -276,7 +279,7 @@ class ImageData(pl.LightningDataModule):
     def _pictures(self) -> Pictures:
         """Open the pictures, and decode them first if that is asked for."""
         if self._skip and self._losses is None:
-            self._losses = Losses(self.index, self._max_lost, self.tell)
+            self._losses = Losses(self.index, self._max_lost, self.say, self.tell)
         if self._reader is None:
             self._reader = Reader(self.index)
             if self._decode:
@@ -348,8 +351,17 @@ class ImageData(pl.LightningDataModule):
         return {"names": list(about.condition_names), "mean": mean.tolist(), "scale": scale.tolist()}
 
     def measure(self) -> dict[str, float]:
-        """How many samples are lost so far; nothing where a lost one is an error."""
-        return {"data/lost": float(self._losses.lost.sum())} if self._losses is not None else {}
+        """How many samples are lost so far, to all ranks; nothing where a lost one is an error.
+
+        Raises:
+            DataError: if that is more than `max_lost`.
+        """
+        if self._losses is None:
+            return {}
+        if self.trainer is not None and self.trainer.world_size > 1:
+            own = torch.from_numpy(self._losses.lost.astype(np.uint8))
+            self._losses.merge(self.trainer.strategy.reduce(own, reduce_op="max").numpy().astype(bool))
+        return {"data/lost": float(self._losses.lost.sum())}
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn the pictures to float in [-1, 1] and the labels to conditions, on the device."""

@@ -129,19 +129,22 @@ class Losses:
     Args:
         index: the set.
         limit: share of its samples that may be lost.
-        tell: is told of each.
+        say: is told what all ranks see, which is what is wrong at the start.
+        tell: is told of each that this rank meets.
 
     Raises:
         DataError: if more are lost than that, now or later.
     """
 
-    def __init__(self, index: Index, limit: float, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, index: Index, limit: float, say: Callable[[str], None], tell: Callable[[str], None]
+    ) -> None:
         self.lost = np.zeros(len(index), bool)
         self._index = index
         self._limit = limit
         self._tell = tell
         for fault in faults(index):
-            tell(fault.message + "; they are skipped (data.on_error=skip)" * (fault.lost > 0))
+            say(fault.message + "; they are skipped (data.on_error=skip)" * (fault.lost > 0))
             rows = index.rows["shard"] == fault.shard
             size = index.files.size(index.shards[fault.shard].name) or 0
             self.lost |= rows & (index.rows["offset"] + index.rows["size"] > size)
@@ -158,6 +161,11 @@ class Losses:
             self._tell(f"{reason}; {what}")
         if found:
             self._check()
+
+    def merge(self, lost: NDArray[np.bool_]) -> None:
+        """Count what the other ranks have found, too."""
+        self.lost |= lost
+        self._check()
 
     def _check(self) -> None:
         count = int(self.lost.sum())

@@ -10,10 +10,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from kaleidogan.training import ema
-from kaleidogan.training.losses import GeneratorPenalty, Loss, Penalty, lazy_scale
+from kaleidogan.training import ema, ranks
+from kaleidogan.training.losses import GeneratorPenalty, Loss, Penalty, lazy_scale, widened
 
 Scalars = dict[str, Tensor]
+RUNNING = (*ema.STATISTICS, "w_avg")
+"""The buffers that are means over all pictures seen."""
 Part = tuple[Tensor, Tensor | None]
 """Real pictures and their conditions, where there are any."""
 
@@ -152,8 +154,14 @@ class GAN(pl.LightningModule):
                 for figure, value in state.named_buffers():  # a penalty's state is its running figures
                     scalars[f"{name}_{figure}"] = value.clone()
         self.batches_seen += 1
+        ranks.average([*scalars.values(), *self._running_figures()])
         self.advance_average(len(batch["image"]) * self.trainer.world_size)
         return scalars
+
+    def _running_figures(self) -> list[Tensor]:
+        """What the networks count along as they see pictures; each rank sees others."""
+        named = [*self.generator.named_buffers(), *self.discriminator.named_buffers()]
+        return [figure for name, figure in named if name.endswith(RUNNING)]
 
     def split(self, batch: dict[str, Tensor]) -> list[Part]:
         """Cut a batch into the parts that are shown at once."""
@@ -174,8 +182,7 @@ class GAN(pl.LightningModule):
         scalars: Scalars = {}
         for real, c in parts:
             fake = self.fakes(len(real), c)
-            real_logits = self._passes[1](self.augment(real), c).float()
-            fake_logits = self._passes[1](self.augment(fake), c).float()
+            real_logits, fake_logits = self._judge(real, c), self._judge(fake, c)
             loss = self.adversarial.discriminator(real_logits, fake_logits)
             self.differentiate(loss / len(parts))
             undecided = self.adversarial.undecided(real_logits, fake_logits)
@@ -222,8 +229,7 @@ class GAN(pl.LightningModule):
         with frozen(self.discriminator):
             for real, c in parts:
                 fake = self._passes[0](self.latents(len(real)), c)
-                logits = self._passes[1](self.augment(fake), c).float()
-                loss = self.adversarial.generator(logits)
+                loss = self.adversarial.generator(self._judge(fake, c))
                 self.differentiate(loss / len(parts))
                 part = {"loss/generator": loss}
                 for name, rule in self._on_generator.items():
@@ -257,6 +263,9 @@ class GAN(pl.LightningModule):
             self.manual_backward(loss)
 
     def _take(self, optimizer: Any) -> None:
+        """Step with the mean of all ranks' gradients: which parameters have one is the same on each."""
+        learnt = (parameter for group in optimizer.param_groups for parameter in group["params"])
+        ranks.average([parameter.grad for parameter in learnt if parameter.grad is not None])
         optimizer.step()
         # Autocast keeps the weights that it has converted, which have just changed.
         torch.clear_autocast_cache()
@@ -276,6 +285,9 @@ class GAN(pl.LightningModule):
         keep = ema.decay(images, self.ema_kimg * 1000, images_seen=self.images_seen, rampup=self.ema_rampup)
         ema.update(self.average, self.generator, keep)
 
+    def _judge(self, image: Tensor, c: Tensor | None) -> Tensor:
+        return widened(self._passes[1](self.augment(image), c))
+
     def critic(self, image: Tensor, c: Tensor | None = None) -> Tensor:
         """The discriminator as it sees the world: through the augmentation; for the penalties."""
         logits: Tensor = self.discriminator(self.augment(image), c)
@@ -288,7 +300,7 @@ class GAN(pl.LightningModule):
         return pictures
 
     def latents(self, count: int) -> Tensor:
-        """Draw latents from N(0, 1), different on each rank."""
+        """Draw latents from N(0, 1), different on each rank, whose random numbers are."""
         return torch.randn(count, self.generator.latent_dim, device=self.device)  # type: ignore[call-overload]
 
 

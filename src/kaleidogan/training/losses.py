@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from kaleidogan.models.convolutions import without_weight_gradients
+from kaleidogan.training import ranks
 
 Critic = Callable[[Tensor], Tensor]
 """The discriminator behind the augmentation: pictures -> logits."""
@@ -142,7 +143,7 @@ class GradientPenalty:
         """The penalty, averaged over the pictures."""
         place = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
         between = torch.lerp(real, make_fakes().detach(), place).requires_grad_()
-        gradient = input_gradient(critic(between).float().sum(), between)
+        gradient = input_gradient(widened(critic(between)).sum(), between)
         # The root of 0 has no slope.
         norm = (gradient.square().sum([1, 2, 3]) + 1e-12).sqrt()
         return self.weight * (norm - 1).square().mean()
@@ -164,7 +165,7 @@ class R1:
     ) -> Float[Tensor, ""]:
         """The penalty, averaged over the pictures."""
         real = real.detach().requires_grad_()
-        gradient = input_gradient(critic(real).float().sum(), real)
+        gradient = input_gradient(widened(critic(real)).sum(), real)
         return self.gamma / 2 * gradient.square().sum([1, 2, 3]).mean()
 
 
@@ -193,11 +194,11 @@ class PathLength(nn.Module):
     def forward(
         self, generator: nn.Module, z: Float[Tensor, "n z"], c: Float[Tensor, "n c_dim"] | None = None
     ) -> Float[Tensor, ""]:
-        """The penalty, averaged over the pictures; the running mean moves."""
+        """The penalty, averaged over the pictures; the running mean moves, on all ranks alike."""
         count = max(1, len(z) // self.shrink)
         w = generator.styles(z[:count], None if c is None else c[:count])  # type: ignore[operator]
         lengths = self.lengths(generator, w)
-        self.mean.lerp_(lengths.detach().mean().to(self.mean.dtype), self.decay)
+        self.mean.lerp_(ranks.mean(lengths.detach().mean().to(self.mean.dtype)), self.decay)
         return (lengths - self.mean).square().mean() * self.weight
 
     def lengths(self, generator: nn.Module, w: Float[Tensor, "n num_ws w_dim"]) -> Float[Tensor, " n"]:
@@ -214,6 +215,11 @@ def input_gradient(value: Float[Tensor, ""], at: Tensor) -> Tensor:
     with without_weight_gradients(), torch.autocast(at.device.type, enabled=False):
         (gradient,) = torch.autograd.grad(value, at, create_graph=True)
     return gradient
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Logits in float32 or better: sums and logarithms need it."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def lazy_scale(periods: list[int]) -> float:

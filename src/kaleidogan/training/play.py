@@ -1,33 +1,31 @@
 """One training from start to end: build the parts, play, and say where everything is."""
 
 import errno
-import random
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pytorch_lightning as pl
-import torch
 import yaml
 
 from kaleidogan import __version__
-from kaleidogan.config import TARGET, build, read_signature
+from kaleidogan.config import build
 from kaleidogan.data.datamodule import ImageData
 from kaleidogan.settings import Channels, Count, Positive, Resolution, Seed
 from kaleidogan.training import checkpoint as checkpoints
-from kaleidogan.training import runs, transfer
+from kaleidogan.training import ranks, runs, signals, transfer
+from kaleidogan.training.assemble import make_model, own_choices
 from kaleidogan.training.callbacks.adaptive import steering
 from kaleidogan.training.callbacks.growth import Growth
 from kaleidogan.training.callbacks.keep import Keep
 from kaleidogan.training.callbacks.preempt import Preempt, Stopped
 from kaleidogan.training.gan import GAN
+from kaleidogan.training.launch import launch
 from kaleidogan.training.logging import Wandb
 from kaleidogan.training.resume import check_changes, notes
-
-TRANSFER_ADA_KIMG = 100.0
-"""Thousands of images in which ADA's p can go from 0 to 1 when training begins with learnt weights."""
+from kaleidogan.training.trainer import count_devices
 
 
 def train(
@@ -94,95 +92,74 @@ def train(
     """
     pictures = build(data)
     pictures.check()
+    place = ranks.find_place()
+    machine = config["trainer"]
+    if place.size == 1 and (count := count_devices(machine["accelerator"], machine["devices"])) > 1:
+        task = {"settings": config, "choices": choices, "overrides": overrides}
+        return launch(count, to_plain(task))  # type: ignore[no-any-return]
+    ranks.join(place, machine["timeout"])
     if init_from is not None and not (name and runs.Run(name).last.exists()):
         runs.find_checkpoints(Path(init_from))  # refused before a folder is made for the run
     grower: Growth | None = build(growth) if growth else None
     gan, config = make_model(config, pictures, grower)
     kimg = config["kimg"]
-    prefix = f"{choices['model']}-{_data_name(data, choices)}"
-    run = runs.Run(name) if name is not None else runs.new_run(prefix)
+    run = open_run(name, f"{choices['model']}-{_data_name(data, choices)}", place)
     with run.lock():
-        checkpoints.sweep(run.checkpoints)
-        found = checkpoints.load_newest(run.checkpoint_to_resume(resume))
+        found = find_start(run, resume, place)
         if found is not None:
             check_changes(found[1], to_plain(config), allow_changes)
             if (seen := images_seen(found[1])) >= kimg * 1000:
                 more = f"to go on, set kimg={2 * seen / 1000:g}"
                 run.say(f"run '{run.folder}' has reached its {seen / 1000:g} kimg; {more}")
                 return None
-        about = f"# kaleidogan {__version__}, commit {runs.git_commit()}\n"
-        run.record_start(about + yaml.safe_dump(to_plain(config), sort_keys=False), overrides)
+        if place.is_first:
+            about = f"# kaleidogan {__version__}, commit {runs.git_commit()}\n"
+            run.record_start(about + yaml.safe_dump(to_plain(config), sort_keys=False), overrides)
         if chosen := own_choices(model, config["model"], grower):
             run.say(f"the model's own choice here: {', '.join(chosen)}")
-        try:
+        with ending(run):
             lightning = play(run, gan, config, pictures, found, allow_changes, grower)
-        except Stopped as stopped:
-            run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} name={run.name}")
-            sys.exit(128 + stopped.number)
-        except Exception as error:
-            with suppress(OSError):  # the disk may be full
-                run.note(f"ended by {type(error).__name__}: {error}")
-            if getattr(error, "errno", None) == errno.ENOSPC:
-                raise OSError(run.full_disk()) from error
-            raise
         summarize(run, lightning)
-    return metric(lightning, optimized_metric)
+        ranks.leave()
+    return metric(lightning, optimized_metric) if place.is_first else None
 
 
-def own_choices(asked: dict[str, Any], model: dict[str, Any], grower: Growth | None) -> list[str]:
-    """The numbers that a model has chosen itself; the batch of one that grows is told with its levels."""
-    own = [key for key, value in model.items() if asked.get(key, value) is None and value]
-    return [f"{key}={model[key]:g}" for key in own if key != "batch_size" or grower is None]
+@contextmanager
+def ending(run: runs.Run) -> Iterator[None]:
+    """Say how a training ended, and leave with the status that tells it, if it did not come to its end."""
+    try:
+        yield
+    except Stopped as stopped:
+        run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} name={run.name}")
+        ranks.gather(None)  # a rank that left before the first has saved would be taken for a failure
+        sys.exit(128 + stopped.number)
+    except Exception as error:
+        with suppress(OSError):  # the disk may be full
+            run.note(f"ended by {type(error).__name__}: {error}")
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise OSError(run.full_disk()) from error
+        raise
+    finally:
+        signals.forget()
 
 
-def make_model(
-    config: dict[str, Any], pictures: ImageData, grower: Growth | None = None
-) -> tuple[GAN, dict[str, Any]]:
-    """Build the model, and fill in the numbers that it has chosen itself.
+def open_run(name: str | None, prefix: str, place: ranks.Place) -> runs.Run:
+    """Find the run's folder, the same on all ranks; without a name the first one finds a new number."""
+    if name is None:
+        name = ranks.broadcast(runs.new_run(prefix).name if place.is_first else None)
+    return runs.Run(name, rank=place.rank)
 
-    Raises:
-        ValueError: if the model does not fit the pictures, or the batch cannot be cut as asked.
-    """
-    augment = config["model"].get("augment") or {}
-    if config["init_from"] is not None and "kimg" in augment and augment["kimg"] is None:
-        # A network that has learnt elsewhere overfits sooner (Karras et al. 2020): let p rise faster.
-        augment["kimg"] = TRANSFER_ADA_KIMG
-    if config["init_from"] is not None:
-        # The copied average is worth more than what the half-life's ramp would make of it at once.
-        config["model"]["ema_rampup"] = None
-        if config["resume"] not in ("auto", "never"):
-            raise ValueError(
-                "resume=PATH goes on with a training, init_from=PATH begins one: set one of them"
-            )
-    elif config["model"].get("freeze_layers") and config["resume"] in ("auto", "never"):
-        raise ValueError("model.freeze_layers keeps weights that have learnt: set init_from=RUN, too")
-    if grower is not None:
-        if "grow_from" not in read_signature(config["model"][TARGET]).parameters:
-            name = config["model"][TARGET].rpartition(".")[2]
-            raise ValueError(f"{name} does not grow: set growth=none, or model=dcgan or model=progan")
-        if config["model"].get("grow_from") not in (None, grower.start):
-            raise ValueError("model.grow_from is set by growth.start: leave it out")
-        config["model"]["grow_from"] = grower.start
-    elif config["model"].get("grow_from") is not None:
-        raise ValueError("model.grow_from is set by growth.start: set growth=auto or growth=schedule")
-    seed_everything(config["seed"])
-    gan: GAN = build(config["model"])
-    chosen = {key: gan.hparams[key] for key in config["model"] if key in gan.hparams}
-    config = {
-        **config,
-        "model": {**config["model"], **chosen},
-        **{key: chosen[key] for key in ("batch_size", "kimg")},
-    }
-    if chosen["batch_size"] % chosen["accumulate"]:
-        raise ValueError(
-            f"accumulate={chosen['accumulate']} does not divide batch_size={chosen['batch_size']} evenly"
-        )
-    if grower is not None:
-        grower.attach(gan)
-    if gan.generator.image_shape != (shape := pictures.image_shape):
-        raise ValueError(f"the model makes pictures of {gan.generator.image_shape}, the data has {shape}")
-    pictures.condition(getattr(gan.generator, "c_dim", 0))
-    return gan, config
+
+def find_start(run: runs.Run, resume: str, place: ranks.Place) -> tuple[Path, checkpoints.Checkpoint] | None:
+    """Read the checkpoint that training goes on from, the same on all ranks; None: it begins."""
+    found = None
+    if place.is_first:
+        checkpoints.sweep(run.checkpoints)
+        found = checkpoints.load_newest(run.checkpoint_to_resume(resume))
+    path = ranks.broadcast(str(found[0]) if found else None)
+    if found is None and path is not None:
+        found = Path(path), checkpoints.load(Path(path))
+    return found
 
 
 def play(
@@ -225,7 +202,7 @@ def play(
         stop=max(1, round(config["kimg"] * 1000)),
         position=lambda: gan.images_seen,
     )
-    pictures.tell = run.say
+    pictures.say, pictures.tell = run.say, run.tell
     announce(run, gan, pictures, trainer, found)
     trainer.fit(gan, datamodule=pictures)
     return trainer
@@ -248,13 +225,6 @@ def _data_name(data: dict[str, Any], choices: dict[str, Any]) -> str:
     """What to call a run's data: the folder that the user names, or the option."""
     path = data.get("path")
     return Path(path).name if path and not path.startswith("pipe:") else choices["data"]
-
-
-def seed_everything(seed: int) -> None:
-    """Seed each random number generator of this process, the same on all ranks: the weights should agree."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def to_plain(value: Any) -> Any:
@@ -280,12 +250,13 @@ def announce(
     run.say(
         f"{type(gan).__name__} {shape}: generator {sizes[0]:.2f} M, discriminator {sizes[1]:.2f} M parameters"
     )
-    run.say(f"on {device} in {trainer.precision}, data '{pictures.place}', run '{run.folder}'")
+    where = f"{trainer.world_size} x {device}" if trainer.world_size > 1 else device
+    run.say(f"on {where} in {trainer.precision}, data '{pictures.place}', run '{run.folder}'")
     if kept := sum(not parameter.requires_grad for parameter in gan.discriminator.parameters()):
         run.say(f"{kept} of the discriminator's tensors keep their weights (model.freeze_layers)")
     if found is not None:
         run.say(f"going on from '{found[0]}' at {images_seen(found[1]) / 1000:g} kimg")
-        for note in notes(found[1], str(trainer.precision)):
+        for note in notes(found[1], str(trainer.precision), ranks.size()):
             run.say(f"note: {note}")
 
 

@@ -100,9 +100,14 @@ def check_data(checkpoint: Checkpoint, fingerprint: str, allowed: tuple[str, ...
         )
 
 
-def notes(checkpoint: Checkpoint, precision: str) -> list[str]:
+def notes(checkpoint: Checkpoint, precision: str, num_ranks: int) -> list[str]:
     """What will keep a continued run from being equal to the bit, though nothing forbids it."""
     said = []
+    if (before := len(checkpoint["random"])) != num_ranks:
+        said.append(
+            f"ranks: {before} in the checkpoint, {num_ranks} now: the same pictures in the same batches, and "
+            "other noise from here on"
+        )
     for key, before, now in (
         ("processor threads", checkpoint["threads"], torch.get_num_threads()),
         ("precision", checkpoint["precision"], precision),

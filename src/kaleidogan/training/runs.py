@@ -26,13 +26,15 @@ class Run:
     Args:
         name: of the folder under `runs/`; it continues what is there.
         root: the folder that holds the runs.
+        rank: of this process among those that train; the first speaks for all.
     """
 
-    def __init__(self, name: str, root: Path = ROOT) -> None:
+    def __init__(self, name: str, root: Path = ROOT, rank: int = 0) -> None:
         if not _NAME.fullmatch(name) or name.startswith("."):
             raise ValueError(f"name '{name}' may hold only letters, digits and any of . _ + = , -")
         self.name = name
         self.folder = root / name
+        self._rank = rank
         self.checkpoints = self.folder / "checkpoints"
         self.last = self.checkpoints / "last.ckpt"
         self.previous = self.checkpoints / "previous.ckpt"
@@ -42,12 +44,16 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Hold the run's folder for this process; it is free again when the process ends, however it ends.
 
+        The first rank holds it for the others.
         The kernel holds the lock, so a run that was killed, or that goes on at another node, is not locked
         out by what it left. What is written into the file is for people.
 
         Raises:
             OSError: if another process holds it, or the folder cannot be written to.
         """
+        if self._rank > 0:
+            yield
+            return
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -110,7 +116,13 @@ class Run:
         return own or find_checkpoints(Path(resume))
 
     def say(self, text: str) -> None:
-        """Print a line, and keep it in the run's `log.txt`."""
+        """Print a line that all ranks know, once, and keep it in the run's `log.txt`."""
+        if self._rank == 0:
+            self.tell(text)
+
+    def tell(self, text: str) -> None:
+        """Print a line that this rank alone knows, and keep it in the run's `log.txt`."""
+        text = f"rank {self._rank}: {text}" if self._rank else text
         print(text, flush=True)
         self.note(text)
 

@@ -57,7 +57,7 @@ class Adapt(pl.Callback):
         """Count the signs, and move p when it is time; nothing here waits for the GPU."""
         assert isinstance(pl_module, GAN)
         images = len(batch["image"]) * trainer.world_size
-        self._signs = self._signs + trainer.strategy.reduce(outputs["logit/sign"], reduce_op="mean") * images
+        self._signs = self._signs + outputs["logit/sign"] * images
         self._images += images
         if pl_module.batches_seen % self._ada.interval == 0:
             self._r_t = self._signs / self._images

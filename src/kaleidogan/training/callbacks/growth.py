@@ -11,7 +11,7 @@ from kaleidogan.training.callbacks.quality import FEWEST, Quality
 from kaleidogan.training.callbacks.record import Record
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.losses import lazy_scale
-from kaleidogan.training.modules.parts import check_groups
+from kaleidogan.training.modules.parts import check_share
 from kaleidogan.training.runs import Run
 
 Tick = dict[str, float]
@@ -165,11 +165,7 @@ class Growth(pl.Callback):
             if len(values) != len(sides):
                 raise ValueError(f"growth.{key}={values}: there are {len(sides)} levels, {sides}")
         for batch in self.batch_sizes:
-            if batch % gan.accumulate:
-                raise ValueError(
-                    f"accumulate={gan.accumulate} does not divide a level's batch of {batch} evenly"
-                )
-            check_groups(batch // gan.accumulate, gan.hparams.get("mbstd_group", 1))
+            check_share(batch, gan, "a level's batch of ")
 
     def level(self) -> int:
         """The level that training is at."""

@@ -12,7 +12,7 @@ import torch
 from kaleidogan.config import nearest
 from kaleidogan.models.growing import Stage
 from kaleidogan.training import checkpoint as checkpoints
-from kaleidogan.training import resume
+from kaleidogan.training import ranks, resume
 from kaleidogan.training.callbacks.health import is_finite
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.runs import Run, git_commit
@@ -122,9 +122,7 @@ class Keep(pl.Callback):
             logger.log_hyperparams({**self._config, **about})
         self._kept = self._number(pl_module.images_seen)
         if self._resumed is None:
-            # Another stream than the one that the weights were drawn from, and another on each rank.
-            mixed = np.random.SeedSequence([self._config["seed"], trainer.global_rank])
-            torch.manual_seed(int(mixed.generate_state(1)[0]))
+            self._seed_noise(trainer)
             return
         states = self._resumed["optimizers"]
         for optimizer, state in zip(trainer.optimizers, states, strict=True):
@@ -132,27 +130,44 @@ class Keep(pl.Callback):
             optimizer.load_state_dict(state)
             for group, rates in zip(optimizer.param_groups, wanted, strict=True):
                 group.update(rates)  # as the settings say, which may have been allowed to change
-        set_random_state(self._resumed["random"][trainer.global_rank])
+        if len(states := self._resumed["random"]) == trainer.world_size:
+            set_random_state(states[trainer.global_rank])
+        else:
+            self._seed_noise(trainer, pl_module.images_seen)
         self._resumed = None
+
+    def _seed_noise(self, trainer: pl.Trainer, *images: int) -> None:
+        """Begin another stream than the one that the weights were drawn from, and another on each rank."""
+        mixed = np.random.SeedSequence([self._config["seed"], trainer.global_rank, *images])
+        torch.manual_seed(int(mixed.generate_state(1)[0]))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save, and stop when all images were shown."""
         assert isinstance(pl_module, GAN)
-        if self._metric is not None and self._metric not in trainer.callback_metrics:
-            near = nearest(self._metric, list(trainer.callback_metrics))
+        asked = self._metric if trainer.is_global_zero else None  # the first rank alone measures all
+        if asked is not None and asked not in trainer.callback_metrics:
+            near = nearest(asked, list(trainer.callback_metrics))
             hint = f"; did you mean {near}?" if near else ""
-            raise ValueError(f"optimized_metric={self._metric} is not logged{hint}")
-        if trainer.is_global_zero:
-            self.save(trainer, pl_module)
+            raise ValueError(f"optimized_metric={asked} is not logged{hint}")
+        self.save(trainer, pl_module)
         if pl_module.images_seen >= trainer.datamodule.stop:  # type: ignore[attr-defined]
             trainer.should_stop = True
 
     def save(self, trainer: pl.Trainer, gan: GAN) -> None:
-        """Write the checkpoints that are due now; weights that are no numbers are not worth keeping."""
+        """Write the checkpoints that are due now; weights that are no numbers are not worth keeping.
+
+        All ranks come here, and the first writes.
+
+        Raises:
+            RuntimeError: if the ranks' weights have come to differ.
+        """
         if not is_finite(gan):
             return
+        states = gather_states(gan)
+        if not trainer.is_global_zero:
+            return
         is_best = self._is_best(trainer, gan)
-        content = collect(trainer, gan, self._run, self._config)
+        content = collect(trainer, gan, self._run, self._config, states)
         checkpoints.save(self._run.last, content, previous=self._run.previous)
         if (number := self._number(gan.images_seen)) > self._kept:
             self._kept = number
@@ -179,10 +194,28 @@ class Keep(pl.Callback):
         return int(images // (self._every * 1000)) if self._every else 0
 
 
-def collect(trainer: pl.Trainer, gan: GAN, run: Run, config: dict[str, Any]) -> checkpoints.Checkpoint:
+def gather_states(gan: GAN) -> list[dict[str, Any]]:
+    """Where each rank's random number generators stand.
+
+    Raises:
+        RuntimeError: if the ranks' weights, which have seen the same gradients, differ nevertheless.
+    """
+    weights = float(sum(parameter.detach().double().sum() for parameter in gan.parameters()))
+    found = ranks.gather((weights, random_state()))
+    if len({weights for weights, _ in found}) > 1:
+        raise RuntimeError(
+            f"the ranks' weights have come to differ (their sums: {[weights for weights, _ in found]}): this "
+            "is a fault of the machine or of this software; the last checkpoint is good"
+        )
+    return [state for _, state in found]
+
+
+def collect(
+    trainer: pl.Trainer, gan: GAN, run: Run, config: dict[str, Any], states: list[dict[str, Any]]
+) -> checkpoints.Checkpoint:
     """Gather everything that steers the next step, as tensors and plain values."""
     generator = type(gan.generator)
-    states = {type(callback).__name__: callback.state_dict() for callback in trainer.callbacks}  # type: ignore[attr-defined]
+    callbacks = {type(callback).__name__: callback.state_dict() for callback in trainer.callbacks}  # type: ignore[attr-defined]
     return {
         "pytorch-lightning_version": version("pytorch_lightning"),
         "model": f"{type(gan).__module__}.{type(gan).__qualname__}",
@@ -190,8 +223,8 @@ def collect(trainer: pl.Trainer, gan: GAN, run: Run, config: dict[str, Any]) -> 
         "hyper_parameters": dict(gan.hparams),
         "state_dict": gan.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
-        "callbacks": {name: state for name, state in states.items() if state},
-        "random": [random_state()],
+        "callbacks": {name: state for name, state in callbacks.items() if state},
+        "random": states,
         "threads": torch.get_num_threads(),
         "precision": str(trainer.precision),
         "data": fingerprint(trainer),

@@ -1,21 +1,17 @@
-"""Stopping: a signal is noted, the run saved where the step ends, and the command that goes on named."""
+"""Stopping: once a signal was noted, the run is saved where the step ends, on all ranks alike."""
 
-import os
 import signal
-import threading
-from types import FrameType
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 
+from kaleidogan.training import ranks, signals
 from kaleidogan.training.callbacks.keep import Keep
 from kaleidogan.training.gan import GAN
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 class Stopped(Exception):  # noqa: N818 - not an error
-    """Training was asked to stop, and was saved."""
+    """Training was asked to stop, and is saved."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -23,9 +19,9 @@ class Stopped(Exception):  # noqa: N818 - not an error
 
 
 class Preempt(pl.Callback):
-    """Saves at the end of the step in which a signal came, and leaves; a second signal quits at once.
+    """Saves at the end of the step in which a signal came, to whichever rank, and leaves.
 
-    A handler that saved would do so between two instructions of a step, with one player ahead of the other.
+    Several ranks hear of it at the end of the step after: so none waits for another in between.
 
     Args:
         keep: what saves.
@@ -33,25 +29,21 @@ class Preempt(pl.Callback):
 
     def __init__(self, keep: Keep) -> None:
         self._keep = keep
-        self._received: int | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._agreement = ranks.Agreement()
+        self._number = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to listen."""
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self._received = number
+        """Listen, and leave before the first step if a signal came while the data was made ready."""
+        signals.listen()
+        if number := self._agreement.settle(signals.received()):
+            self._leave(trainer, number)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save and leave, if a signal came."""
-        if self._received is None:
+        """Save and leave, if a signal came; at a tick's end, after what is due there."""
+        self._number = self._agreement.reached(signals.received())
+        if not self._number:
             return
         assert isinstance(pl_module, GAN)
         now = pl_module.images_seen
@@ -59,19 +51,14 @@ class Preempt(pl.Callback):
         if trainer.datamodule.ends_tick(before, now):  # type: ignore[attr-defined]
             return
         self._keep.save(trainer, pl_module)
-        self._leave(trainer, self._received)
+        self._leave(trainer, self._number)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave after what is due at a tick's end, the save included, if a signal came in its last step."""
-        if self._received is not None:
-            self._leave(trainer, self._received)
+        if self._number:
+            self._leave(trainer, self._number)
 
     def _leave(self, trainer: pl.Trainer, number: int) -> NoReturn:
         for logger in trainer.loggers:
             logger.finalize("success")
         raise Stopped(number)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Listen no more."""
-        while self._before:
-            signal.signal(*self._before.popitem())

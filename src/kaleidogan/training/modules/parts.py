@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from kaleidogan.models.layers import Conv, Dense
+from kaleidogan.training import ranks
 from kaleidogan.training.augment.fade import Fade
+from kaleidogan.training.gan import GAN
 
 
 def check_groups(part: int, group: int) -> None:
@@ -21,6 +23,19 @@ def check_groups(part: int, group: int) -> None:
             f"{part} pictures at a time (batch_size / accumulate) cannot be cut into groups of 2 to {group}, "
             "which the minibatch deviation is found over: take an even number, or set model.mbstd_group=1"
         )
+
+
+def check_share(batch_size: int, gan: GAN, called: str = "batch_size=") -> None:
+    """Refuse a batch that cannot be shared by the ranks and cut as asked.
+
+    Raises:
+        ValueError: names the numbers.
+    """
+    parts = gan.accumulate * ranks.size()
+    if batch_size % parts:
+        shared = f" on {ranks.size()} ranks" if ranks.size() > 1 else ""
+        raise ValueError(f"accumulate={gan.accumulate}{shared} does not divide {called}{batch_size} evenly")
+    check_groups(batch_size // parts, gan.hparams.get("mbstd_group", 1))
 
 
 def build_network(network: type[nn.Module], options: dict[str, Any]) -> nn.Module:
