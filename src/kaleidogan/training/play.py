@@ -2,10 +2,11 @@
 
 import errno
 import random
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,7 +18,7 @@ from kaleidogan.config import TARGET, build, read_signature
 from kaleidogan.data.datamodule import ImageData
 from kaleidogan.settings import Channels, Count, Positive, Resolution, Seed
 from kaleidogan.training import checkpoint as checkpoints
-from kaleidogan.training import runs, transfer
+from kaleidogan.training import runs, slurm, transfer
 from kaleidogan.training.callbacks.adaptive import steering
 from kaleidogan.training.callbacks.growth import Growth
 from kaleidogan.training.callbacks.keep import Keep
@@ -100,7 +101,7 @@ def train(
     gan, config = make_model(config, pictures, grower)
     kimg = config["kimg"]
     prefix = f"{choices['model']}-{_data_name(data, choices)}"
-    run = runs.Run(name) if name is not None else runs.new_run(prefix)
+    run = runs.Run(name) if name is not None else runs.unnamed_run(prefix, overrides)
     with run.lock():
         checkpoints.sweep(run.checkpoints)
         found = checkpoints.load_newest(run.checkpoint_to_resume(resume))
@@ -117,8 +118,7 @@ def train(
         try:
             lightning = play(run, gan, config, pictures, found, allow_changes, grower)
         except Stopped as stopped:
-            run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} name={run.name}")
-            sys.exit(128 + stopped.number)
+            leave(run, stopped)
         except Exception as error:
             with suppress(OSError):  # the disk may be full
                 run.note(f"ended by {type(error).__name__}: {error}")
@@ -127,6 +127,21 @@ def train(
             raise
         summarize(run, lightning)
     return metric(lightning, optimized_metric)
+
+
+def leave(run: runs.Run, stopped: Stopped) -> NoReturn:
+    """End with the signal's status; a SLURM job that its user has not cancelled starts again by itself.
+
+    Raises:
+        OSError: if SLURM does not requeue the job.
+    """
+    run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} name={run.name}")
+    job = slurm.job_id()
+    # Ctrl-C comes from someone who sits there.
+    if job is not None and stopped.number != signal.SIGINT and not slurm.was_cancelled():
+        slurm.requeue()
+        run.say(f"SLURM starts job {job} again and goes on by itself")
+    sys.exit(128 + stopped.number)
 
 
 def own_choices(asked: dict[str, Any], model: dict[str, Any], grower: Growth | None) -> list[str]:

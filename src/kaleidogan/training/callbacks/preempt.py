@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from kaleidogan.training.callbacks.keep import Keep
 from kaleidogan.training.gan import GAN
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
@@ -42,10 +42,10 @@ class Preempt(pl.Callback):
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None:
+        if self._received is not None and number == signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self._received = number
+        self._received = self._received or number
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
