@@ -189,12 +189,20 @@ class Lab:
         self.run("scontrol", "update", f"jobid={job}", "StartTime=now")
         self.wait_for(job, "RUNNING", "COMPLETING", "COMPLETED")
 
+    def clear(self) -> None:
+        """End all jobs."""
+
+        def none_is_left() -> bool:
+            for how in ((), ("--signal=KILL",)):
+                self.run("scancel", "--quiet", *how, f"--user={getpass.getuser()}")
+            return not self.run("squeue", "-h")
+
+        wait("all jobs have ended", none_is_left)
+
     def stop(self) -> None:
         """End all jobs, then all daemons by their pid files."""
         with suppress(OSError):
-            self.run("scancel", "--quiet", "-u", getpass.getuser())
-            self.run("scancel", "--quiet", "-s", "KILL", "-u", getpass.getuser())
-            wait("all jobs have ended", lambda: not self.run("squeue", "-h"), 30)
+            self.clear()
         for name in ("n1.pid", "n2.pid", "ctld.pid", "munge/pid"):
             with suppress(OSError, ValueError):
                 os.kill(int((self.folder / name).read_text()), signal.SIGTERM)
