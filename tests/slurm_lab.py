@@ -7,8 +7,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -101,6 +102,8 @@ class Lab:
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith("SLURM")},
             "SLURM_CONF": str(self.conf),
+            # `python` in a script is the one that runs the tests.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
 
     def start(self) -> None:
@@ -168,9 +171,9 @@ class Lab:
             raise OSError(f"{command[0]}: {done.stdout}{done.stderr}")
         return done.stdout.strip()
 
-    def submit(self, script: Path, *options: str) -> str:
+    def submit(self, script: Path, *options: str, arguments: Sequence[str] = ()) -> str:
         """Submit a script from its own folder; returns the job's id."""
-        return self.run("sbatch", "--parsable", *options, script, cwd=script.parent)
+        return self.run("sbatch", "--parsable", *options, script, *arguments, cwd=script.parent)
 
     def show(self, job: str, key: str) -> str:
         """One of the values that `scontrol show job` knows of a job."""
@@ -184,9 +187,13 @@ class Lab:
         return self.show(job, "JobState")
 
     def start_again(self, job: str, timeout: float = 60) -> None:
-        """Wait until a job is requeued, and let it start now: SLURM would wait for two minutes."""
+        """Wait until a job is requeued, and let it start soon: SLURM would wait for two minutes.
+
+        slurmd refuses to start a job in the second in which it has ended it: the credential looks like the
+        one that was revoked.
+        """
         self.wait_for(job, "PENDING", timeout=timeout)
-        self.run("scontrol", "update", f"jobid={job}", "StartTime=now")
+        self.run("scontrol", "update", f"jobid={job}", "StartTime=now+2")
         self.wait_for(job, "RUNNING", "COMPLETING", "COMPLETED")
 
     def clear(self) -> None:

@@ -1,13 +1,22 @@
 """A real SLURM: jobs that are signalled, requeued, preempted, cancelled, and that lose their node."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from slurm_lab import wait
+import wandb_file
+from conftest import TINY, write_set
+from slurm_lab import Lab, wait
+from test_stopping import assert_equal_runs
 
 pytestmark = pytest.mark.slurm
+ROOT = Path(__file__).parents[1]
+TRAINING = (
+    *(o for o in TINY if not o.startswith(("kimg", "tick_kimg"))),
+    *("model=dcgan", "data=shards", "data.path=set", "trainer.threads=1", "kimg=1.6", "tick_kimg=0.08"),
+)
 ANSWER = """
 import os, signal, sys, time
 from kaleidogan.training import slurm
@@ -127,3 +136,56 @@ def test_a_job_that_may_not_be_requeued_says_so(tmp_path, slurm, job):
     slurm.run("scancel", "--signal=USR1", number)
     words = said(tmp_path, f"is saved, but job {number} is not requeued: submit it again, with --requeue")
     assert "presently disabled" in words
+
+
+def train(slurm: Lab, folder: Path, *overrides: str, options: tuple[str, ...] = ()) -> str:
+    """Submit the documented script in a folder with a small data set."""
+    folder.mkdir()
+    write_set(folder / "set")
+    (folder / "train.py").symlink_to(ROOT / "train.py")
+    (folder / "train.sbatch").symlink_to(ROOT / "docs" / "train.sbatch")
+    return slurm.submit(
+        folder / "train.sbatch", *options, "--output=out.txt", arguments=(*TRAINING, *overrides)
+    )
+
+
+def wait_for_checkpoint(slurm: Lab, number: str, run: Path, since: float) -> None:
+    """Wait until a training has saved after `since`, a time in seconds."""
+    last = run / "checkpoints" / "last.ckpt"
+    slurm.wait_for(number, "RUNNING")
+
+    def saved() -> bool:
+        assert slurm.show(number, "JobState") == "RUNNING", (run.parent.parent / "out.txt").read_text()
+        return last.exists() and last.stat().st_mtime > since
+
+    wait("a checkpoint", saved, 120)
+
+
+def test_a_run_that_is_requeued_and_loses_its_node_ends_like_one_that_is_not(tmp_path, slurm):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    slurm.wait_for(train(slurm, whole, "name=a", "logger=csv"), "COMPLETED", timeout=120)
+    number = train(slurm, parts, "logger=wandb")
+    run = parts / "runs" / "dcgan-set-001"
+    before = 0.0
+    for end in ("USR1", "USR1", "lost", "TERM"):
+        wait_for_checkpoint(slurm, number, run, before)
+        before = (run / "checkpoints" / "last.ckpt").stat().st_mtime
+        if end == "lost":
+            slurm.lose_node(node := slurm.show(number, "BatchHost"))
+        else:
+            slurm.run("scancel", f"--signal={end}", number)
+        slurm.wait_for(number, "PENDING", timeout=120)
+        if end == "lost":
+            slurm.start_node(node)
+        else:
+            before = (run / "checkpoints" / "last.ckpt").stat().st_mtime
+        slurm.start_again(number)
+    slurm.wait_for(number, "COMPLETED", timeout=120)
+    assert slurm.show(number, "Restarts") == "4"
+    assert [path.name for path in (parts / "runs").iterdir()] == [run.name]
+    assert_equal_runs(run, whole / "runs" / "a")
+    told = [wandb_file.read(path) for path in run.glob("wandb/offline-run-*/*.wandb")]
+    assert len(told) == 5
+    assert {part["id"] for part in told if "id" in part} == {
+        json.loads((run / "state.json").read_text())["id"]
+    }

@@ -139,6 +139,8 @@ def leave(run: runs.Run, stopped: Stopped) -> NoReturn:
     job = slurm.job_id()
     # Ctrl-C comes from someone who sits there.
     if job is not None and stopped.number != signal.SIGINT and not slurm.was_cancelled():
+        # Requeuing sends SIGTERM to this task, too, which has yet to end in its own way.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         slurm.requeue()
         run.say(f"SLURM starts job {job} again and goes on by itself")
     sys.exit(128 + stopped.number)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 TIMEOUT_S = 60.0
 """How long a command of SLURM may take, in seconds: a busy controller answers late."""
+TRIES = 4
+"""A command dies of the signals that SLURM sends to a job; up to three come within a second."""
 
 
 def job_id(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -92,7 +94,10 @@ def _field(key: str, shown: str) -> str:
 
 def _run(*command: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+        for _ in range(TRIES):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+            if done.returncode >= 0:
+                break
     except subprocess.TimeoutExpired:
         raise OSError(f"`{' '.join(command)}` did not answer in {TIMEOUT_S:g} s") from None
     except FileNotFoundError:
