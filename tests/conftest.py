@@ -1,6 +1,8 @@
 """What the tests share: a tiny data set, and the real commands on tiny settings."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+import slurm_lab
 from kaleidogan import cli
 from kaleidogan.config import CONF, TARGET, read_signature
 from kaleidogan.data import shards
@@ -101,3 +104,18 @@ def train(folder: Path) -> Callable[..., Path]:
         return folder / "runs" / name
 
     return start
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[slurm_lab.Lab]:
+    """A real SLURM of two nodes on this machine."""
+    if missing := slurm_lab.missing():
+        pytest.skip(f"no {', '.join(missing)} on this machine: install slurm-wlm and munge")
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # pytest's own folders have names too long for a socket
+    lab = slurm_lab.Lab(folder)
+    try:
+        lab.start()
+        yield lab
+    finally:
+        lab.stop()
+        shutil.rmtree(folder, ignore_errors=True)

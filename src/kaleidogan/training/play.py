@@ -1,11 +1,12 @@
 """One training from start to end: build the parts, play, and say where everything is."""
 
 import errno
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import pytorch_lightning as pl
 import yaml
@@ -15,7 +16,7 @@ from kaleidogan.config import build
 from kaleidogan.data.datamodule import ImageData
 from kaleidogan.settings import Channels, Count, Positive, Resolution, Seed
 from kaleidogan.training import checkpoint as checkpoints
-from kaleidogan.training import ranks, runs, signals, transfer
+from kaleidogan.training import ranks, runs, signals, slurm, transfer
 from kaleidogan.training.assemble import make_model, own_choices
 from kaleidogan.training.callbacks.adaptive import steering
 from kaleidogan.training.callbacks.growth import Growth
@@ -103,7 +104,7 @@ def train(
     grower: Growth | None = build(growth) if growth else None
     gan, config = make_model(config, pictures, grower)
     kimg = config["kimg"]
-    run = open_run(name, f"{choices['model']}-{_data_name(data, choices)}", place)
+    run = open_run(name, f"{choices['model']}-{_data_name(data, choices)}", overrides, place)
     with run.lock():
         found = find_start(run, resume, place)
         if found is not None:
@@ -130,9 +131,7 @@ def ending(run: runs.Run) -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} name={run.name}")
-        ranks.gather(None)  # a rank that left before the first has saved would be taken for a failure
-        sys.exit(128 + stopped.number)
+        leave(run, stopped)
     except Exception as error:
         with suppress(OSError):  # the disk may be full
             run.note(f"ended by {type(error).__name__}: {error}")
@@ -143,10 +142,30 @@ def ending(run: runs.Run) -> Iterator[None]:
         signals.forget()
 
 
-def open_run(name: str | None, prefix: str, place: ranks.Place) -> runs.Run:
+def leave(run: runs.Run, stopped: Stopped) -> NoReturn:
+    """End with the signal's status; a SLURM job that its user has not cancelled starts again by itself.
+
+    Raises:
+        OSError: if SLURM does not requeue the job.
+    """
+    run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} name={run.name}")
+    # Ctrl-C comes from someone who sits there.
+    if (
+        run.speaks
+        and stopped.number != signal.SIGINT
+        and (job := slurm.job_id())
+        and not slurm.was_cancelled()
+    ):
+        slurm.requeue()
+        run.say(f"SLURM starts job {job} again and goes on by itself")
+    ranks.gather(None)  # a rank that left before the first has saved would be taken for a failure
+    sys.exit(128 + stopped.number)
+
+
+def open_run(name: str | None, prefix: str, overrides: list[str], place: ranks.Place) -> runs.Run:
     """Find the run's folder, the same on all ranks; without a name the first one finds a new number."""
     if name is None:
-        name = ranks.broadcast(runs.new_run(prefix).name if place.is_first else None)
+        name = ranks.broadcast(runs.unnamed_run(prefix, overrides).name if place.is_first else None)
     return runs.Run(name, rank=place.rank)
 
 

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kaleidogan.training import slurm
+
 ROOT = Path("runs")
 _HELD: set[int] = set()
 _NAME = re.compile(r"[\w.+=,-]+", re.ASCII)
@@ -35,6 +37,8 @@ class Run:
         self.name = name
         self.folder = root / name
         self._rank = rank
+        self.speaks = rank == 0
+        """Whether what is said through it is said for all ranks."""
         self.checkpoints = self.folder / "checkpoints"
         self.last = self.checkpoints / "last.ckpt"
         self.previous = self.checkpoints / "previous.ckpt"
@@ -87,10 +91,27 @@ class Run:
         path = self.folder / "state.json"
         if path.exists():
             return dict(json.loads(path.read_text(encoding="utf-8")))
-        state = {"id": secrets.token_hex(4), "created": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        return self._begin({})
+
+    def _begin(self, about: dict[str, Any]) -> dict[str, Any]:
+        state = {"id": secrets.token_hex(4), "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **about}
         self.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(state) + "\n", encoding="utf-8")
+        aside = self.folder / ".state.json.tmp"
+        aside.write_text(json.dumps(state) + "\n", encoding="utf-8")
+        aside.replace(self.folder / "state.json")  # whole, or not there
         return state
+
+    def begin_in_job(self, job: str, overrides: Sequence[str]) -> None:
+        """Note the SLURM job that a run without a given name begins in, so that its restarts find it."""
+        self._begin({"job": job, "overrides": list(overrides)})
+
+    def has_begun_in(self, job: str, overrides: Sequence[str]) -> bool:
+        """Whether `begin_in_job` noted this: a job may train several runs, one after the other."""
+        try:
+            state = self._state() if (self.folder / "state.json").exists() else {}
+        except ValueError:
+            return False
+        return (state.get("job"), state.get("overrides")) == (job, list(overrides))
 
     def checkpoint_to_resume(self, resume: str) -> list[Path]:
         """List where to continue from, best first; empty to start anew.
@@ -117,7 +138,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """Print a line that all ranks know, once, and keep it in the run's `log.txt`."""
-        if self._rank == 0:
+        if self.speaks:
             self.tell(text)
 
     def tell(self, text: str) -> None:
@@ -156,6 +177,27 @@ def _let_go() -> None:
 
 
 os.register_at_fork(after_in_child=_let_go)
+
+
+def unnamed_run(prefix: str, overrides: Sequence[str], root: Path = ROOT) -> Run:
+    """Begin a run whose name the user did not give; in a SLURM job that was requeued, go on with its own.
+
+    Args:
+        prefix: of its name.
+        overrides: what the user typed.
+        root: the folder that holds the runs.
+    """
+    job = slurm.job_id()
+    if job is None:
+        return new_run(prefix, root)
+    if slurm.restarts():
+        for path in sorted(root.glob("*/state.json"), reverse=True):
+            run = Run(path.parent.name, root)
+            if run.has_begun_in(job, overrides):
+                return run
+    run = new_run(prefix, root)
+    run.begin_in_job(job, overrides)
+    return run
 
 
 def new_run(prefix: str, root: Path = ROOT) -> Run:
