@@ -115,7 +115,7 @@ def train(
         if chosen := own_choices(model, config["model"], grower):
             run.say(f"the model's own choice here: {', '.join(chosen)}")
         try:
-            lightning = play(run, gan, config, pictures, found, allow_changes, grower)
+            lightning = play(run, gan, config, pictures, found, allow_changes, choices, grower)
         except Stopped as stopped:
             run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} name={run.name}")
             sys.exit(128 + stopped.number)
@@ -192,6 +192,7 @@ def play(
     pictures: ImageData,
     found: tuple[Path, checkpoints.Checkpoint] | None,
     allow_changes: tuple[str, ...],
+    choices: dict[str, Any],
     grower: Growth | None = None,
 ) -> pl.Trainer:
     """Build what steers, watches and records, and train."""
@@ -210,11 +211,12 @@ def play(
     if grower is not None:
         grower.run = run
         watching.append(grower)
+    loggers = build(config["logger"] or {}, run=run, config=to_plain(config), choices=choices)
     trainer: pl.Trainer = build(
         config["trainer"],
         folder=run.folder,
         callbacks=[*steering(gan, run), *watching, keep, Preempt(keep)],
-        loggers=list(build(config["logger"] or {}, run=run).values()),
+        loggers=list(loggers.values()),
     )
     if config["compile"]:
         compile_passes(gan, trainer, grower)

@@ -68,7 +68,7 @@ class Preempt(pl.Callback):
 
     def _leave(self, trainer: pl.Trainer, number: int) -> NoReturn:
         for logger in trainer.loggers:
-            logger.finalize("success")
+            logger.finalize("stopped")
         raise Stopped(number)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
