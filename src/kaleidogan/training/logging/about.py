@@ -28,11 +28,14 @@ def meaningful(config: Mapping[str, Any]) -> dict[str, Any]:
     Without what belongs to a start or a machine, without nulls, and without what stands at the top already
     and was only passed on to a part. A target is told by its class's name, an absolute path by its last part.
     """
-    top = {key: _clean(value) for key, value in config.items() if key not in UNTOLD}
+    top = {key: _clean(value) for key, value in config.items() if key not in {*UNTOLD, TARGET}}
+    for callback in (top.get("callbacks") or {}).values():
+        callback.pop("class", None)  # as good as its name
     told = {}
     for key, value in top.items():
         if isinstance(value, dict):
-            value = {name: entry for name, entry in value.items() if name not in top or top[name] != entry}
+            passed_on = {name for name, entry in value.items() if name in top and top[name] == entry}
+            value = {k: v for k, v in value.items() if k not in passed_on and v != {}}
         if value is not None and value != {}:
             told[key] = value
     return told

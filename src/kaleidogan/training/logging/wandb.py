@@ -157,7 +157,7 @@ class Wandb(Logger):
             self._experiment = self._init("disabled" if mode == "disabled" else "offline")
         if mode != "disabled":
             self._record = Path(self._experiment.dir).parent
-            records = (self._run.folder.absolute() / "wandb").glob(f"*run-*-{self._run.id}")
+            records = (self._run.folder.absolute() / "wandb").glob(f"*run-*-{self._run.id}*")
             self._earlier = [path for path in records if path.name != self._record.name and path.is_dir()]
         self._url = None if self._experiment.offline else self._experiment.url
         self._first_step = self._experiment.starting_step
@@ -266,8 +266,8 @@ class Wandb(Logger):
         aside = self._run.folder / "wandb" / "superseded"
         with suppress(OSError):  # it is only tidied up
             aside.mkdir(exist_ok=True)
-            for path in self._earlier:
-                path.rename(aside / path.name)
+            for number, path in enumerate(self._earlier, sum(1 for _ in aside.iterdir())):
+                path.rename(aside / f"{number:03d}-{path.name}")
 
     @rank_zero_only
     def log_picture(self, key: str, pixels: Pixels, step: int) -> None:
