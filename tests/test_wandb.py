@@ -300,6 +300,22 @@ def test_a_server_that_is_away_at_the_start_is_not_waited_for(tmp_path, monkeypa
     assert not list(run.folder.glob("wandb/run-*"))  # what the attempt left
 
 
+def test_an_artifact_is_not_waited_for_and_ends_no_record(tmp_path, server, capsys):
+    run = Run("a", tmp_path)
+    run.checkpoints.mkdir(parents=True)
+    logger = start(run, range(1, 3), artifacts="all", finish_timeout_s=1.0)
+    server.open.clear()
+    (run.checkpoints / "kimg-1.ckpt").write_bytes(bytes(1_000_000))
+    began = time.perf_counter()
+    logger.log_checkpoint(run.checkpoints / "kimg-1.ckpt", ["kimg-1"])
+    logger.log_metrics({"loss/generator": 3.5}, step=300)
+    assert time.perf_counter() - began < 0.5
+    began = time.perf_counter()
+    logger.finalize("success")
+    assert time.perf_counter() - began < 6
+    assert "To send it: wandb sync" in capsys.readouterr().out
+
+
 CLIENT_THAT_DIES = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
@@ -399,3 +415,40 @@ def test_under_an_agent_the_run_is_the_agents(tmp_path, monkeypatch, server):
     assert new_run("dcgan-shapes", tmp_path).id == "an0ther1"
     with pytest.raises(ValueError, match="leave name= out of the sweep"):
         _ = run.id
+
+
+def test_the_sweeps_command_is_one_that_train_understands(folder, monkeypatch):
+    """The agent's own code builds the command; ours composes and checks it, at both ends of each range."""
+    import yaml
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+    from wandb.sdk.launch.sweeps import utils as agent
+
+    from kaleidogan.commandline import complete, read_overrides
+    from kaleidogan.config import CONF, check
+
+    sweep = yaml.safe_load((Path(__file__).parents[1] / "sweep.yaml").read_text())
+    assert sweep["command"][2:] == ["${program}", "${args_no_hyphens}"]
+    fixed = {key: p["value"] for key, p in sweep["parameters"].items() if "value" in p}
+    searched = {
+        key: p.get("values") or [p["min"], p["max"]]
+        for key, p in sweep["parameters"].items()
+        if "value" not in p
+    }
+    assert set(searched) == {"model.learning_rate", "model.r1_gamma", "augment.target", "seed"}
+    for place in (0, -1):
+        values = {**fixed, **{key: ends[place] for key, ends in searched.items()}}
+        arguments = agent.create_sweep_command_args({"args": {k: {"value": v} for k, v in values.items()}})
+        _, overrides = read_overrides(arguments["args_no_hyphens"])
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = OmegaConf.to_container(compose("train", complete(overrides)), resolve=True)
+        checked = check(composed)
+        for key, value in values.items():
+            if key in ("model", "data"):
+                continue
+            node = checked
+            for part in key.split("."):
+                node = node[part]
+            assert node == ((value, value) if key == "resolution" else value), key
+        assert checked["model"]["augment"]["target"] == values["augment.target"]
+    assert sweep["metric"]["name"] == fixed["optimized_metric"]

@@ -7,6 +7,7 @@ from `metrics.csv` and `samples/`, and the earlier record is put aside.
 import netrc
 import os
 import shlex
+import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -109,6 +110,7 @@ class Wandb(Logger):
         self._first_step = 0
         self._shown: dict[str, int] = {}
         self._to_send: dict[Path, list[str]] = {}
+        self._sending: list[threading.Thread] = []
 
     @property
     def name(self) -> str:
@@ -256,8 +258,9 @@ class Wandb(Logger):
         for step in sorted(story):
             self._log(experiment, story[step], step)
         if self._first_step == 0 and self._artifacts == "all":
-            for path in sorted(self._run.checkpoints.glob("kimg-*.ckpt")):
-                self._send(experiment, path, [f"kimg-{float(path.stem.removeprefix('kimg-')):g}"])
+            kept = sorted(self._run.checkpoints.glob("kimg-*.ckpt"))
+            numbers = [float(path.stem.removeprefix("kimg-")) for path in kept]
+            self._send(experiment, {path: [f"kimg-{n:g}"] for path, n in zip(kept, numbers, strict=True)})
         self._told = time.monotonic()
 
     def _put_aside(self) -> None:
@@ -275,7 +278,12 @@ class Wandb(Logger):
         import wandb
 
         def log(experiment: Any) -> None:
-            picture = wandb.Image(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels)
+            # A large grid takes W&B seconds to compress: the one that was saved just now takes a tenth.
+            saved = self._run.samples / f"kimg-{step / 1000:010.3f}.png"
+            if key == "samples/fakes" and saved.exists():
+                picture = wandb.Image(str(saved))
+            else:
+                picture = wandb.Image(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels)
             self._log(experiment, {key: picture, X_AXIS: step / 1000}, step)
 
         if step >= self._first_step and self._is_due(key, step):
@@ -296,15 +304,25 @@ class Wandb(Logger):
             if set(aliases) & set(wanted[self._artifacts]):
                 self._to_send[path] = list(aliases)
         elif self._artifacts == "all":
-            self._safely(lambda experiment: self._send(experiment, path, aliases))
+            self._safely(lambda experiment: self._send(experiment, {path: aliases}))
 
-    def _send(self, experiment: Any, path: Path, aliases: Sequence[str]) -> None:
+    def _send(self, experiment: Any, checkpoints: Mapping[Path, Sequence[str]]) -> None:
+        """Record checkpoints as artifacts, aside: W&B asks its server first, and waits for the answer."""
         import wandb
 
-        artifact = wandb.Artifact(f"checkpoint-{self._run.id}", type="model")
-        # Immutable: W&B reads the file where it is, instead of a copy that it would keep.
-        artifact.add_file(str(path.absolute()), name="checkpoint.ckpt", policy="immutable")
-        experiment.log_artifact(artifact, aliases=list(aliases))
+        def send() -> None:
+            try:
+                for path, aliases in checkpoints.items():
+                    artifact = wandb.Artifact(f"checkpoint-{self._run.id}", type="model")
+                    # Immutable: W&B reads the file where it is, instead of a copy that it would keep.
+                    artifact.add_file(str(path.absolute()), name="checkpoint.ckpt", policy="immutable")
+                    experiment.log_artifact(artifact, aliases=list(aliases))
+            except Exception as error:  # see _safely
+                reason = (str(error).splitlines() or [""])[0]
+                self._run.say(f"W&B took no checkpoint ({type(error).__name__}: {reason}); the files stay")
+
+        self._sending.append(threading.Thread(target=send, daemon=True))
+        self._sending[-1].start()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -318,8 +336,12 @@ class Wandb(Logger):
         self._over, self._experiment = True, None
 
     def _finish(self, experiment: Any, status: str) -> None:
-        for path, aliases in sorted(self._to_send.items(), key=lambda entry: "latest" in entry[1]):
-            self._send(experiment, path, aliases)
+        deadline = time.monotonic() + self._timeouts["finish_timeout"]
+        for thread in self._sending:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        # The one that is sent last becomes W&B's own `latest`.
+        self._send(experiment, dict(sorted(self._to_send.items(), key=lambda entry: "latest" in entry[1])))
+        self._sending[-1].join(max(0.0, deadline - time.monotonic()))
         if status == "stopped":
             experiment.mark_preempting()
         try:
