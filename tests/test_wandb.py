@@ -270,8 +270,8 @@ def test_a_server_that_is_lost_midway_is_not_waited_for(tmp_path, server, capsys
     assert worst < 0.5
     assert 1.9 < ending < 6
     (record,) = run.folder.glob("wandb/run-*")
-    assert f"W&B took not all within 2 s. To send it: wandb sync {record}" in capsys.readouterr().out
-    assert logger.address == f"wandb sync {record}"
+    assert logger.address == f"wandb sync --include-online {record}"
+    assert f"W&B took not all within 2 s. To send it: {logger.address}" in capsys.readouterr().out
     found = wandb_file.read(record / f"run-{run.id}.wandb")
     assert points(found["history"]) == [(100 * tick, tick + 0.5) for tick in range(1, 13)]
 
@@ -358,6 +358,33 @@ def test_online_by_force_says_that_the_server_is_away(tmp_path, monkeypatch):
         logger.log_metrics({"loss/generator": 0.5}, step=1)
 
 
+def sync(command: str, server: Server) -> None:
+    """Send a record with the command that the user is told."""
+    environment = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40}
+    for variable in ("WANDB_MODE", "WANDB_SERVICE"):
+        environment.pop(variable, None)
+    words = [str(Path(sys.executable).with_name("wandb")), *command.split()[1:]]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_what_a_lost_server_did_not_get_is_sent_later(tmp_path, server):
+    run = Run("a", tmp_path)
+    run.folder.mkdir()
+    start(run, range(1, 4)).finalize("stopped")
+    logger = start(run, range(4, 7), finish_timeout_s=2.0)
+    time.sleep(1)
+    server.open.clear()
+    for tick in range(7, 13):
+        logger.log_metrics({"loss/generator": tick + 0.5}, step=100 * tick)
+    logger.finalize("success")
+    server.open.set()
+    sync(logger.address, server)
+    print(server.run(run.id)["offsets"])
+    assert points(server.history(run.id)) == [(100 * tick, tick + 0.5) for tick in range(1, 13)]
+
+
 @pytest.mark.slow
 def test_a_run_that_went_on_five_times_is_sent_as_one_story(train, monkeypatch):
     """The real command; the server is this machine's own small one."""
@@ -373,13 +400,8 @@ def test_a_run_that_went_on_five_times_is_sent_as_one_story(train, monkeypatch):
     assert [images for images, _ in told] == [16 * tick for tick in range(1, 7)]
     assert points(one_record(run)["history"]) == told
     server = Server()
-    environment = {**os.environ, "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40}
-    for variable in ("WANDB_MODE", "WANDB_SERVICE"):
-        environment.pop(variable, None)
     (record,) = run.glob("wandb/offline-run-*")
-    program = Path(sys.executable).with_name("wandb")
-    done = subprocess.run([program, "sync", record], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    sync(f"wandb sync {record}", server)
     sent = server.history(Run("tiny").id)
     assert points(sent) == told
     assert grids(sent) == grids(one_record(run)["history"])

@@ -73,15 +73,3 @@ def put(tree: dict[str, Any], keys: Iterable[str], value: Any) -> None:
 def manifest(artifact: Any) -> dict[str, str]:
     """The files of an artifact, and where each is read from."""
     return {entry.path: entry.local_path for entry in artifact.manifest.contents}
-
-
-def merge(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of a run's files in the order of their starts: a later one's row stands for an earlier's.
-
-    Steps are images seen, so a point that was logged again after a resume falls on the one that it was.
-    """
-    story: dict[int, dict[str, Any]] = {}
-    for part in parts:
-        for row in part["history"]:
-            story[row["_step"]] = {**story.get(row["_step"], {}), **row}
-    return [story[step] for step in sorted(story)]

@@ -127,7 +127,11 @@ class Wandb(Logger):
         """Where the record is to be seen, or the command that sends it there; None if nothing is recorded."""
         if self._url is not None:
             return self._url
-        return shlex.join(["wandb", "sync", _short(self._record)]) if self._record else None
+        if self._record is None:
+            return None
+        # Without the word, W&B passes over what was begun online, and says that all went well.
+        words = [] if self._record.name.startswith("offline-") else ["--include-online"]
+        return shlex.join(["wandb", "sync", *words, _short(self._record)])
 
     @property
     @rank_zero_experiment
