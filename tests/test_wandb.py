@@ -45,7 +45,10 @@ def table(run: Path) -> list[tuple[int, float]]:
 
 
 def test_what_a_run_tells_of_itself(train):
-    run = train("logger=wandb", "logger.wandb.group=g", "logger.wandb.tags=[mine]", "augment=ada")
+    settings = ["logger=wandb", "logger.wandb.group=g", "logger.wandb.tags=[mine]", "augment=ada"]
+    run = train(
+        *settings, "logger.wandb.artifacts=all", "optimized_metric=metric/swd", "checkpoint_kimg=0.03"
+    )
     found = one_record(run)
     assert (found["name"], found["group"], found["job_type"]) == ("tiny", "g", "train")
     assert set(found["tags"]) == {"mine", "dcgan", "set", "ada"}
@@ -65,6 +68,13 @@ def test_what_a_run_tells_of_itself(train):
     assert found["summary"]["loss/generator"] == losses[-1]
     swd = [row["metric/swd"] for row in found["history"] if "metric/swd" in row]
     assert found["summary"]["metric/swd"] == {"min": min(swd), "last": swd[-1]}
+    best = f"kimg-{0.016 * (1 + swd.index(min(swd))):g}"
+    sent = [(Path(files["checkpoint.ckpt"]).name, set(aliases)) for aliases, files in found["artifacts"]]
+    assert sent == [
+        ("kimg-000000.032.ckpt", {"latest", "kimg-0.032"}),
+        ("best.ckpt", {"latest", "best", best}),
+        ("last.ckpt", {"latest", "kimg-0.048"}),
+    ]
 
 
 def test_a_config_says_what_matters():
