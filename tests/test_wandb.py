@@ -209,10 +209,13 @@ def test_an_earlier_record_stays_until_the_next_one_is_whole(tmp_path):
 @pytest.fixture
 def server(monkeypatch, tmp_path) -> Iterator[Server]:
     """A small server, and a client that looks for it."""
+    import wandb
+
     server = Server()
     online(monkeypatch, server.url)
     yield server
     monkeypatch.undo()
+    wandb.teardown()  # it would remember the agent's run
     server.open.set()
     server.close()
 
