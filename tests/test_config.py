@@ -92,7 +92,7 @@ def test_a_target_outside_of_the_allow_list_is_refused(target):
 
 
 def test_build_calls_targets_and_hands_out_what_is_supplied(tmp_path):
-    node = check({"_target_": "kaleidogan.training.logging.CSV"})
+    node = check({"_target_": "kaleidogan.training.logging.csv.CSV"})
     assert build({"one": node}, run=Run("a", tmp_path))["one"].path == tmp_path / "a" / "metrics.csv"
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import wandb_file
-from kaleidogan.training import logging
 from kaleidogan.training.logging import CSV, TensorBoard, Wandb
+from kaleidogan.training.logging.wandb import has_wandb_key
 from kaleidogan.training.runs import Run
 
 
@@ -29,7 +29,7 @@ def test_wandb_records_offline_without_a_key(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     run = Run("a", tmp_path)
-    logger = Wandb(run=run)
+    logger = Wandb(run=run, config={}, choices={})
     logger.log_hyperparams({"kimg": 3, "model": {"width": 4}})
     logger.log_metrics({"progress/kimg": 1.0, "loss/generator": 0.5}, step=1000)
     logger.log_picture("samples/fakes", np.zeros((4, 4, 3), np.uint8), step=1000)
@@ -53,7 +53,7 @@ def test_wandb_goes_offline_when_the_server_does_not_answer(tmp_path, monkeypatc
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     run = Run("a", tmp_path)
-    logger = Wandb(run=run, init_timeout_s=5.0)
+    logger = Wandb(run=run, config={}, choices={}, init_timeout_s=5.0)
     logger.log_metrics({"progress/kimg": 1.0}, step=1000)
     logger.finalize("success")
     assert "W&B is offline: the server did not answer" in capsys.readouterr().out
@@ -63,14 +63,14 @@ def test_wandb_goes_offline_when_the_server_does_not_answer(tmp_path, monkeypatc
 def test_a_key_is_found_where_wandb_looks(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert not logging.has_wandb_key()
+    assert not has_wandb_key()
     (tmp_path / "netrc").write_text("machine wandb.example login user password secret\n")
     (tmp_path / "netrc").chmod(0o600)
-    assert not logging.has_wandb_key()
+    assert not has_wandb_key()
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example")
-    assert logging.has_wandb_key()
+    assert has_wandb_key()
     monkeypatch.setenv("WANDB_API_KEY", "x")
-    assert logging.has_wandb_key()
+    assert has_wandb_key()
 
 
 def test_tensorboard_writes_events(tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +32,29 @@ def records(path: Path) -> Iterator[Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A run's id, configuration and history, once W&B's own process has written all of it."""
+    """What a run is, its configuration, history and summary, once W&B's own process has written all of it."""
     wandb.teardown()
-    found: dict[str, Any] = {"config": {}, "history": [], "metrics": {}}
+    found: dict[str, Any] = {"config": {}, "history": [], "metrics": {}, "summary": {}, "artifacts": []}
     for record in records(path):
         kind = record.WhichOneof("record_type")
         if kind == "run":
-            found["id"] = record.run.run_id
+            about = record.run
+            found |= {"id": about.run_id, "name": about.display_name, "group": about.run_group}
+            found |= {"job_type": about.job_type, "tags": list(about.tags), "notes": about.notes}
             updates = record.run.config.update
         elif kind == "config":
             updates = record.config.update
         else:
             updates = []
         for item in updates:
-            found["config"][item.key or ".".join(item.nested_key)] = json.loads(item.value_json)
+            put(found["config"], [item.key] if item.key else item.nested_key, json.loads(item.value_json))
+        if kind == "summary":
+            for item in record.summary.update:
+                put(
+                    found["summary"], [item.key] if item.key else item.nested_key, json.loads(item.value_json)
+                )
+        if kind == "artifact":
+            found["artifacts"].append((list(record.artifact.aliases), manifest(record.artifact)))
         if kind == "history":
             row = {i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
             found["history"].append(row)
@@ -54,13 +63,13 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def merge(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of a run's files in the order of their starts: a later one's row stands for an earlier's.
+def put(tree: dict[str, Any], keys: Iterable[str], value: Any) -> None:
+    *parents, last = keys
+    for key in parents:
+        tree = tree.setdefault(key, {})
+    tree[last] = value
 
-    Steps are images seen, so a point that was logged again after a resume falls on the one that it was.
-    """
-    story: dict[int, dict[str, Any]] = {}
-    for part in parts:
-        for row in part["history"]:
-            story[row["_step"]] = {**story.get(row["_step"], {}), **row}
-    return [story[step] for step in sorted(story)]
+
+def manifest(artifact: Any) -> dict[str, str]:
+    """The files of an artifact, and where each is read from."""
+    return {entry.path: entry.local_path for entry in artifact.manifest.contents}

@@ -119,7 +119,7 @@ def train(
         if chosen := own_choices(model, config["model"], grower):
             run.say(f"the model's own choice here: {', '.join(chosen)}")
         with ending(run):
-            lightning = play(run, gan, config, pictures, found, allow_changes, grower)
+            lightning = play(run, gan, config, pictures, found, allow_changes, choices, grower)
         summarize(run, lightning)
         ranks.leave()
     return metric(lightning, optimized_metric) if place.is_first else None
@@ -149,13 +149,8 @@ def leave(run: runs.Run, stopped: Stopped) -> NoReturn:
         OSError: if SLURM does not requeue the job.
     """
     run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} name={run.name}")
-    # Ctrl-C comes from someone who sits there.
-    if (
-        run.speaks
-        and stopped.number != signal.SIGINT
-        and (job := slurm.job_id())
-        and not slurm.was_cancelled()
-    ):
+    is_sent = stopped.number != signal.SIGINT  # Ctrl-C comes from someone who sits there
+    if run.speaks and is_sent and (job := slurm.job_id()) and not slurm.was_cancelled():
         slurm.requeue()
         run.say(f"SLURM starts job {job} again and goes on by itself")
     ranks.gather(None)  # a rank that left before the first has saved would be taken for a failure
@@ -188,6 +183,7 @@ def play(
     pictures: ImageData,
     found: tuple[Path, checkpoints.Checkpoint] | None,
     allow_changes: tuple[str, ...],
+    choices: dict[str, Any],
     grower: Growth | None = None,
 ) -> pl.Trainer:
     """Build what steers, watches and records, and train."""
@@ -206,11 +202,12 @@ def play(
     if grower is not None:
         grower.run = run
         watching.append(grower)
+    loggers = build(config["logger"] or {}, run=run, config=to_plain(config), choices=choices)
     trainer: pl.Trainer = build(
         config["trainer"],
         folder=run.folder,
         callbacks=[*steering(gan, run), *watching, keep, Preempt(keep)],
-        loggers=list(build(config["logger"] or {}, run=run).values()),
+        loggers=list(loggers.values()),
     )
     if config["compile"]:
         compile_passes(gan, trainer, grower)

@@ -85,7 +85,13 @@ class Run:
     @property
     def id(self) -> str:
         """The W&B run's id: drawn once, kept in `state.json`, the same over all starts."""
-        return str(self._state()["id"])
+        own, given = str(self._state()["id"]), sweep_run_id()
+        if given and given != own:
+            raise ValueError(
+                f"run '{self.name}' is W&B's run {own}, but its agent asks for {given}: "
+                "leave name= out of the sweep, and each run gets a name of its own"
+            )
+        return own
 
     def _state(self) -> dict[str, Any]:
         path = self.folder / "state.json"
@@ -94,7 +100,8 @@ class Run:
         return self._begin({})
 
     def _begin(self, about: dict[str, Any]) -> dict[str, Any]:
-        state = {"id": secrets.token_hex(4), "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **about}
+        number = sweep_run_id() or secrets.token_hex(4)
+        state = {"id": number, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **about}
         self.folder.mkdir(parents=True, exist_ok=True)
         aside = self.folder / ".state.json.tmp"
         aside.write_text(json.dumps(state) + "\n", encoding="utf-8")
@@ -200,8 +207,16 @@ def unnamed_run(prefix: str, overrides: Sequence[str], root: Path = ROOT) -> Run
     return run
 
 
+def sweep_run_id() -> str | None:
+    """The id of the W&B run that `wandb agent` has started this process for, if it has."""
+    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+
+
 def new_run(prefix: str, root: Path = ROOT) -> Run:
     """Begin a run with the next free number, e.g. dcgan-shapes-003, and make its folder.
+
+    Under `wandb agent` the agent's id takes the number's place: W&B starts the same run again after it was
+    preempted, and agents on several machines share no counter.
 
     Args:
         prefix: what is not a letter or digit in it becomes a hyphen.
@@ -210,6 +225,8 @@ def new_run(prefix: str, root: Path = ROOT) -> Run:
     plain = unicodedata.normalize("NFKD", prefix).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^\w.+]+", "-", plain).strip("-.") or "run"
     root.mkdir(parents=True, exist_ok=True)
+    if given := sweep_run_id():
+        return Run(f"{slug}-{given}", root)
     number = 1 + max(
         (int(m[1]) for path in root.iterdir() if (m := re.fullmatch(re.escape(slug) + r"-(\d+)", path.name))),
         default=0,

@@ -15,6 +15,7 @@ from kaleidogan.training import checkpoint as checkpoints
 from kaleidogan.training import ranks, resume
 from kaleidogan.training.callbacks.health import is_finite
 from kaleidogan.training.gan import GAN
+from kaleidogan.training.logging import CheckpointLogger
 from kaleidogan.training.runs import Run, git_commit
 
 STEERED = ("augment.", "generator_penalties.")
@@ -169,12 +170,19 @@ class Keep(pl.Callback):
         is_best = self._is_best(trainer, gan)
         content = collect(trainer, gan, self._run, self._config, states)
         checkpoints.save(self._run.last, content, previous=self._run.previous)
+        written = {self._run.last: ["latest"]}
         if (number := self._number(gan.images_seen)) > self._kept:
             self._kept = number
             name = f"kimg-{gan.images_seen / 1000:010.3f}.ckpt"
             checkpoints.save(self._run.checkpoints / name, content)
+            written[self._run.checkpoints / name] = []
         if is_best:
             checkpoints.save(self._run.checkpoints / "best.ckpt", content)
+            written[self._run.checkpoints / "best.ckpt"] = ["best"]
+        for logger in trainer.loggers:
+            if isinstance(logger, CheckpointLogger):
+                for path, aliases in written.items():
+                    logger.log_checkpoint(path, [*aliases, f"kimg-{gan.images_seen / 1000:g}"])
 
     def _is_best(self, trainer: pl.Trainer, gan: GAN) -> bool:
         if self._metric is None or self._metric not in trainer.callback_metrics:

@@ -60,5 +60,5 @@ class Preempt(pl.Callback):
 
     def _leave(self, trainer: pl.Trainer, number: int) -> NoReturn:
         for logger in trainer.loggers:
-            logger.finalize("success")
+            logger.finalize("stopped")
         raise Stopped(number)

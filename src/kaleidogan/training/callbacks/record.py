@@ -46,7 +46,7 @@ class Record(pl.Callback):
         told = [logger for logger in trainer.loggers if isinstance(logger, CSV)]
         for logger in trainer.loggers:
             if told and isinstance(logger, Wandb):
-                logger.replay(told[0].rows())
+                logger.replay(told[0].rows(), pl_module.images_seen)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a tick."""
