@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -170,7 +171,7 @@ def test_a_run_that_is_requeued_and_loses_its_node_ends_like_one_that_is_not(tmp
     number = train(slurm, parts, "logger=wandb")
     run = parts / "runs" / f"{PREFIX}-001"
     before = 0.0
-    for end in ("USR1", "TERM", "lost", "USR1"):
+    for end in ("USR1", "USR1", "lost", "USR1"):  # TERM would end W&B's process, too
         wait_for_checkpoint(slurm, number, run, before)
         before = (run / "checkpoints" / "last.ckpt").stat().st_mtime
         if end == "lost":
@@ -218,3 +219,19 @@ def test_a_sweep_is_an_array_of_jobs_and_one_that_is_requeued_is_not_failed(tmp_
     told = {run.name: rows(run) for run in runs.glob(f"{PREFIX}-*")}
     assert len(told) == 2
     assert all(len(each) == 20 for each in told.values())
+
+
+def test_a_signal_before_python_listens_has_the_job_requeued_and_scancel_ends_it(tmp_path, slurm):
+    number = train(slurm, tmp_path / "a", "name=a", "logger=csv")
+    wait("the task", lambda: f"{number}.0" in slurm.run("squeue", "-h", "--steps", "-o", "%i"))
+    time.sleep(0.5)
+    slurm.run("scancel", "--signal=USR1", number)
+    slurm.start_again(number)
+    run = tmp_path / "a" / "runs" / "a"
+    wait_for_checkpoint(slurm, number, run, 0.0)
+    slurm.run("scancel", number)
+    slurm.wait_for(number, "CANCELLED")
+    told = (run / "log.txt").read_text()
+    assert "stopped by SIGTERM and saved" in told
+    assert "again" not in told
+    assert slurm.show(number, "Restarts") == "1"

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger
 
 from kaleidogan.settings import Positive
-from kaleidogan.training import slurm
 from kaleidogan.training.runs import Run
 
 Pixels = NDArray[np.uint8]
@@ -205,22 +204,21 @@ class Wandb(Logger):
         import wandb
 
         self._run.folder.mkdir(parents=True, exist_ok=True)
-        with slurm.sparing_children():
-            return wandb.init(
-                **self._options,
-                id=self._run.id,
-                name=self._run.name,
-                resume="allow" if mode == "online" else None,
-                dir=str(self._run.folder.absolute()),  # W&B writes from a process with a folder of its own
-                mode=mode,
-                settings=wandb.Settings(
-                    init_timeout=self._init_timeout_s,
-                    quiet=True,
-                    silent=mode != "online",
-                    show_emoji=False,
-                    console="off",  # the progress bar would fill the log with its redraws
-                ),
-            )
+        return wandb.init(
+            **self._options,
+            id=self._run.id,
+            name=self._run.name,
+            resume="allow" if mode == "online" else None,
+            dir=str(self._run.folder.absolute()),  # W&B writes from a process with a folder of its own
+            mode=mode,
+            settings=wandb.Settings(
+                init_timeout=self._init_timeout_s,
+                quiet=True,
+                silent=mode != "online",
+                show_emoji=False,
+                console="off",  # the progress bar would fill the log with its redraws
+            ),
+        )
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

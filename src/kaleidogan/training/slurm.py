@@ -2,10 +2,8 @@
 
 import os
 import re
-import signal
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 TIMEOUT_S = 60.0
 """How long a command of SLURM may take, in seconds: a busy controller answers late."""
@@ -66,20 +64,6 @@ def requeue() -> None:
             f"{error}\nthe run is saved, but job {number} is not requeued: submit it again, "
             "with --requeue if the cluster does not requeue by itself"
         ) from None
-
-
-@contextmanager
-def sparing_children() -> Iterator[None]:
-    """Processes that are begun in here do not hear the signals that ask a training to stop.
-
-    SLURM sends them to every process of a job. W&B's would end before the training has saved, and the
-    training would end with an error.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def first_address() -> str:
