@@ -2,7 +2,14 @@
 
 import pytest
 
-from kaleidogan.training.runs import Run, find_checkpoints, git_commit, new_run, newest_checkpoints
+from kaleidogan.training.runs import (
+    Run,
+    find_checkpoints,
+    git_commit,
+    new_run,
+    newest_checkpoints,
+    unnamed_run,
+)
 
 
 def test_names_count_up(tmp_path):
@@ -11,6 +18,24 @@ def test_names_count_up(tmp_path):
     (tmp_path / "dcgan-art-x").mkdir()
     assert new_run("dcgan-art", tmp_path).folder == tmp_path / "dcgan-art-010"
     assert new_run("dcgan-art", tmp_path).name == "dcgan-art-011"
+
+
+def test_a_requeued_job_finds_the_run_that_it_began(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    first = unnamed_run("dcgan-art", ["seed=1"], tmp_path)
+    identity = first.id
+    assert unnamed_run("dcgan-art", ["seed=1"], tmp_path).name == "dcgan-art-002"  # not requeued: a new one
+    second = unnamed_run("dcgan-art", ["seed=2"], tmp_path)  # a job may train one after the other
+    (tmp_path / "dcgan-art-009").mkdir()
+    (tmp_path / "dcgan-art-009" / "state.json").write_text("{")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert unnamed_run("dcgan-art", ["seed=2"], tmp_path).name == second.name
+    assert unnamed_run("dcgan-art", ["seed=3"], tmp_path).name == "dcgan-art-010"
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    assert unnamed_run("dcgan-art", ["seed=2"], tmp_path).name == "dcgan-art-011"
+    assert Run(first.name, tmp_path).id == identity
 
 
 def test_any_folder_gives_a_name(tmp_path):

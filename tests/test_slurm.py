@@ -1,7 +1,9 @@
 """A real SLURM: jobs that are signalled, requeued, preempted, cancelled, and that lose their node."""
 
 import json
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,12 @@ import pytest
 import wandb_file
 from conftest import TINY, write_set
 from slurm_lab import Lab, wait
+from test_resume import rows
 from test_stopping import assert_equal_runs
 
 pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).parents[1]
+PREFIX = "dcgan-set"
 TRAINING = (
     *(o for o in TINY if not o.startswith(("kimg", "tick_kimg"))),
     *("model=dcgan", "data=shards", "data.path=set", "trainer.threads=1", "kimg=1.6", "tick_kimg=0.08"),
@@ -165,9 +169,9 @@ def test_a_run_that_is_requeued_and_loses_its_node_ends_like_one_that_is_not(tmp
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     slurm.wait_for(train(slurm, whole, "name=a", "logger=csv"), "COMPLETED", timeout=120)
     number = train(slurm, parts, "logger=wandb")
-    run = parts / "runs" / "dcgan-set-001"
+    run = parts / "runs" / f"{PREFIX}-001"
     before = 0.0
-    for end in ("USR1", "USR1", "lost", "TERM"):
+    for end in ("USR1", "USR1", "lost", "USR1"):  # TERM would end W&B's process, too
         wait_for_checkpoint(slurm, number, run, before)
         before = (run / "checkpoints" / "last.ckpt").stat().st_mtime
         if end == "lost":
@@ -189,3 +193,45 @@ def test_a_run_that_is_requeued_and_loses_its_node_ends_like_one_that_is_not(tmp
     assert {part["id"] for part in told if "id" in part} == {
         json.loads((run / "state.json").read_text())["id"]
     }
+
+
+def test_a_sweep_is_an_array_of_jobs_and_one_that_is_requeued_is_not_failed(tmp_path, slurm):
+    write_set(tmp_path / "set")
+    plain = ("hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1", "logger=csv")
+    sweep = subprocess.Popen(
+        [sys.executable, ROOT / "train.py", "-m", "launcher=slurm", *TRAINING, *plain, "seed=1,2"],
+        cwd=tmp_path,
+        env=slurm.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait("two jobs", lambda: len(slurm.run("squeue", "-h", "-r", "-o", "%i").split()) == 2)
+    job = next(job for job in slurm.run("squeue", "-h", "-r", "-o", "%i").split() if job.endswith("_1"))
+    runs = tmp_path / "runs"
+    wait("a run", lambda: list(runs.glob(f"{PREFIX}-*/state.json")), 120)
+    wait("both runs", lambda: len(list(runs.glob(f"{PREFIX}-*/checkpoints/last.ckpt"))) == 2, 120)
+    slurm.run("scancel", "--signal=USR1", job)
+    slurm.start_again(job)
+    words, _ = sweep.communicate(timeout=200)
+    assert sweep.returncode == 0, words
+    assert slurm.show(job, "Restarts") == "1"
+    told = {run.name: rows(run) for run in runs.glob(f"{PREFIX}-*")}
+    assert len(told) == 2
+    assert all(len(each) == 20 for each in told.values())
+
+
+def test_a_signal_before_python_listens_has_the_job_requeued_and_scancel_ends_it(tmp_path, slurm):
+    number = train(slurm, tmp_path / "a", "name=a", "logger=csv")
+    wait("the task", lambda: f"{number}.0" in slurm.run("squeue", "-h", "--steps", "-o", "%i"))
+    time.sleep(0.5)
+    slurm.run("scancel", "--signal=USR1", number)
+    slurm.start_again(number)
+    run = tmp_path / "a" / "runs" / "a"
+    wait_for_checkpoint(slurm, number, run, 0.0)
+    slurm.run("scancel", number)
+    slurm.wait_for(number, "CANCELLED")
+    told = (run / "log.txt").read_text()
+    assert "stopped by SIGTERM and saved" in told
+    assert "again" not in told
+    assert slurm.show(number, "Restarts") == "1"

@@ -200,7 +200,7 @@ def _as_it_is(batch: Batch) -> Batch:
 
 def _ignore_signals(worker: int) -> None:
     """Leave a stop to the main process, which still wants the rest of its batch."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 
