@@ -166,12 +166,15 @@ def wait_for_checkpoint(slurm: Lab, number: str, run: Path, since: float) -> Non
 
 
 def test_a_run_that_is_requeued_and_loses_its_node_ends_like_one_that_is_not(tmp_path, slurm):
+    """Two ranks, on a node each."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    slurm.wait_for(train(slurm, whole, "name=a", "logger=csv"), "COMPLETED", timeout=120)
-    number = train(slurm, parts, "logger=wandb")
+    two = ("--nodes=2", "--ntasks-per-node=1")
+    slurm.wait_for(train(slurm, whole, "name=a", "logger=csv", options=two), "COMPLETED", timeout=120)
+    assert "on 2 x cpu" in (whole / "out.txt").read_text()
+    number = train(slurm, parts, "logger=wandb", options=two)
     run = parts / "runs" / f"{PREFIX}-001"
     before = 0.0
-    for end in ("USR1", "USR1", "lost", "USR1"):  # TERM would end W&B's process, too
+    for end in ("USR1", "TERM", "lost", "USR1"):  # TERM ends W&B's own process, too
         wait_for_checkpoint(slurm, number, run, before)
         before = (run / "checkpoints" / "last.ckpt").stat().st_mtime
         if end == "lost":
@@ -188,11 +191,12 @@ def test_a_run_that_is_requeued_and_loses_its_node_ends_like_one_that_is_not(tmp
     assert slurm.show(number, "Restarts") == "4"
     assert [path.name for path in (parts / "runs").iterdir()] == [run.name]
     assert_equal_runs(run, whole / "runs" / "a")
-    told = [wandb_file.read(path) for path in run.glob("wandb/offline-run-*/*.wandb")]
-    assert len(told) == 5
-    assert {part["id"] for part in told if "id" in part} == {
-        json.loads((run / "state.json").read_text())["id"]
-    }
+    (newest,) = run.glob("wandb/offline-run-*/*.wandb")
+    assert len(list(run.glob("wandb/superseded/offline-run-*"))) == 4
+    told = wandb_file.read(newest)
+    assert told["id"] == json.loads((run / "state.json").read_text())["id"]
+    kimg = [row["progress/kimg"] for row in told["history"] if "loss/generator" in row]
+    assert kimg == [float(row["progress/kimg"]) for row in rows(run)]
 
 
 def test_a_sweep_is_an_array_of_jobs_and_one_that_is_requeued_is_not_failed(tmp_path, slurm):

@@ -131,15 +131,16 @@ def ending(run: runs.Run) -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
+        # The signals are listened to until the end: requeuing a SLURM job sends it another.
         leave(run, stopped)
     except Exception as error:
+        signals.forget()
         with suppress(OSError):  # the disk may be full
             run.note(f"ended by {type(error).__name__}: {error}")
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise OSError(run.full_disk()) from error
         raise
-    finally:
-        signals.forget()
+    signals.forget()
 
 
 def leave(run: runs.Run, stopped: Stopped) -> NoReturn:
