@@ -1,17 +1,23 @@
 """`kaleidogan COMMAND key=value ...`: every command is a function, configured in `conf/COMMAND.yaml`."""
 
+import math
+import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from kaleidogan import commandline, config
+from kaleidogan import commandline, config, sweeps
+from kaleidogan.training.runs import name_prefix
 
 COMMANDS = {
     "train": "train a GAN on pictures, or go on with a run",
     "generate": "make pictures with a trained one",
     "collect": "gather public-domain pictures from museums or a list of addresses",
     "prepare": "turn a heap of pictures into shards to train from",
+    "runs": "list the runs: how far they are, how good, and what differs",
     "verify": "read a data set as training would, and say what is lost",
 }
 
@@ -44,6 +50,13 @@ def run(command: str, arguments: Sequence[str], program: str) -> None:
         overrides = commandline.complete(overrides)
     # Hydra has no word for a group that is left empty.
     overrides = [o for o in overrides if o.partition("=")[0] not in commandline.groups() or o[-5:] != "=null"]
+    if {"-m", "--multirun"} & set(flags):
+        _sweep(command, flags, overrides, program)
+    else:
+        _hand_to_hydra(command, flags, overrides, program)
+
+
+def _hand_to_hydra(command: str, flags: Sequence[str], overrides: Sequence[str], program: str) -> None:
     import hydra
 
     # Hydra would build its own callbacks from any target, before the allow-list is asked.
@@ -51,53 +64,150 @@ def run(command: str, arguments: Sequence[str], program: str) -> None:
     hydra.main(version_base="1.3", config_path=str(config.CONF), config_name=command)(call)()
 
 
+def _sweep(command: str, flags: Sequence[str], overrides: Sequence[str], program: str) -> None:
+    """Start the jobs, whatever becomes of one, and say at the end what became of each."""
+    from hydra.errors import HydraException
+
+    show_all, problem = os.environ.get("HYDRA_FULL_ERROR"), ""
+    try:
+        sweep, jobs = sweeps.plan(overrides)
+        if set(flags) <= {"-m", "--multirun"}:
+            _refuse_what_no_job_can_mean(command, overrides, jobs)
+    except (HydraException, config.ConfigError) as error:
+        _fail(str(error))
+    chosen = [sweeps.value_of(o) for o in overrides if sweeps.key_of(o) == "hydra.sweep.dir"]
+    folder = sweeps.make_folder(sweep, Path(chosen[-1]) if chosen else None)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raises, where it would print a traceback
+    try:
+        _hand_to_hydra(command, flags, [*overrides, f"hydra.sweep.dir='{folder}'"], program)
+    except KeyboardInterrupt:
+        problem = "interrupted"
+    except Exception as error:  # a launcher's or a sweeper's own: the jobs' never leave `call`
+        if show_all == "1":
+            raise
+        problem = str(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {error}"
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR")
+        os.environ.update({"HYDRA_FULL_ERROR": show_all} if show_all else {})
+        text, unfinished = sweeps.summarize(folder, 0 if sweeps.is_search(overrides) else len(jobs))
+        print(text, flush=True)
+    if problem:
+        _fail(problem, status=130 if problem == "interrupted" else 1)
+    if unfinished:
+        sys.exit(1)
+
+
+def _refuse_what_no_job_can_mean(
+    command: str, overrides: Sequence[str], jobs: Sequence[Sequence[str]]
+) -> None:
+    """Check jobs until one can be meant: a mistyped key is no reason to wait in a queue for each to fail.
+
+    Raises:
+        ConfigError: what is wrong with the first.
+    """
+    from hydra import compose, initialize_config_dir
+    from omegaconf.errors import OmegaConfBaseException
+
+    wrong = []
+    given = [o for o in overrides if o.startswith("hydra")]
+    with initialize_config_dir(str(config.CONF.absolute()), version_base="1.3"):
+        for job in jobs:
+            try:
+                checked = _checked(compose(command, [*given, *job]))
+            except (config.ConfigError, OmegaConfBaseException) as error:
+                wrong.append(error)
+                continue
+            if sweeps.is_search(overrides) and checked.get("optimized_metric", "") is None:
+                raise config.ConfigError(
+                    "a search needs what to optimise: optimized_metric=metric/swd, or ..."
+                )
+            return
+    raise config.ConfigError(str(wrong[0]))
+
+
+def _checked(cfg: Any) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return config.check({str(key): value for key, value in plain.items()})
+
+
 def call(cfg: Any) -> Any:
     """Check a composed configuration and call the function that its target names."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     hydra = HydraConfig.get()
-    is_sweep = hydra.mode == RunMode.MULTIRUN
-    debug = bool(cfg.get("debug", False))
+    if hydra.mode == RunMode.MULTIRUN:
+        return _call_job(cfg, hydra)
     try:
-        plain = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        assert isinstance(plain, dict)
-        checked = config.check({str(key): value for key, value in plain.items()})
-        about = {
-            "config": checked,
-            "choices": dict(hydra.runtime.choices),
-            "overrides": [o for o in hydra.overrides.task if "hydra" not in o],
-        }
-        if is_sweep and checked.get("name"):
-            checked["name"] += f"-{hydra.job.num:03d}"
-        takes = config.read_signature(checked[config.TARGET]).parameters
-        arguments = {key: value for key, value in {**checked, **about}.items() if key in takes}
-        return config.locate(checked[config.TARGET])(**arguments)
+        return _call(cfg, hydra)
     except KeyboardInterrupt:
         _fail("interrupted; nothing is lost, and the same command begins again or goes on", status=130)
     except (ValueError, OSError, RuntimeError, MemoryError, OmegaConfBaseException) as error:
         message = explain(error)
-        if debug or message is None:
+        if cfg.get("debug", False) or message is None:
             raise
         can_show = (
             not isinstance(error, config.ConfigError)
             and "debug" in config.read_signature(str(cfg[config.TARGET])).parameters
         )
         hint = "\n(debug=true shows where this comes from)" if can_show else ""
-        if is_sweep:
-            print(f"Error in job {hydra.job.num}: {message}", file=sys.stderr)
-            raise JobFailedError(message) from None
         _fail(f"{message}{hint}")
 
 
+def _call(cfg: Any, hydra: Any, job: sweeps.Job | None = None) -> Any:
+    checked = _checked(cfg)
+    choices = dict(hydra.runtime.choices)
+    about = {
+        "config": checked,
+        "choices": choices,
+        "overrides": [o for o in hydra.overrides.task if "hydra" not in o],
+    }
+    takes = config.read_signature(checked[config.TARGET]).parameters
+    if job is not None and "name" in takes:
+        checked["name"] = job.take_run(checked["name"], name_prefix(checked["data"], choices))
+    arguments = {key: value for key, value in {**checked, **about}.items() if key in takes}
+    return config.locate(checked[config.TARGET])(**arguments)
+
+
+def _call_job(cfg: Any, hydra: Any) -> Any:
+    """Call as one job of a sweep: however it ends is written down, and ends no other."""
+    number = hydra.job.num
+    job = sweeps.Job(Path(hydra.sweep.dir) / str(number), list(hydra.overrides.task))
+    chooses = not hydra.sweeper._target_.endswith("BasicSweeper")
+    try:
+        result = _call(cfg, hydra, job)
+        if chooses and result is not None and not math.isfinite(result):
+            raise ValueError(f"optimized_metric is {result} at the end")
+    except (SystemExit, KeyboardInterrupt) as end:
+        job.record("stopped", f"status {end.code}" if isinstance(end, SystemExit) else "interrupted")
+        raise
+    except Exception as error:
+        message = explain(error)
+        if cfg.get("debug", False) or message is None:
+            traceback.print_exc()
+        message = message or f"{type(error).__name__}: {error}"
+        print(f"Error in job {number}: {message}", file=sys.stderr, flush=True)
+        job.record("failed", message)
+        job.discard()
+        if chooses:
+            raise JobFailedError(message) from None
+        return None
+    job.record("finished")
+    return result
+
+
 class JobFailedError(RuntimeError):
-    """A job of a sweep ended with an error that was shown; the other jobs go on."""
+    """A job of a search ended with an error that was shown: to its sweeper a value that is not there."""
 
 
 def explain(error: Exception) -> str | None:
     """Say an error on one screen, with the remedy; None if it is not one that a user can mend."""
+    from omegaconf.errors import OmegaConfBaseException
+
     text = str(error)
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", text, re.I):
@@ -110,7 +220,7 @@ def explain(error: Exception) -> str | None:
     if "in DataLoader worker" in text:
         # The worker's own error, whose traceback PyTorch puts before it.
         return text.strip().splitlines()[-1].partition(": ")[2]
-    return None if isinstance(error, RuntimeError) else text
+    return text if isinstance(error, ValueError | OSError | MemoryError | OmegaConfBaseException) else None
 
 
 def _fail(message: str, status: int = 1) -> NoReturn:

@@ -121,8 +121,8 @@ class Wandb(Logger):
         run: the run's folder, name and id.
         project: in W&B.
         entity: the user or team; None: the key's own.
-        group: runs that belong together.
-        tags: words to find the run by.
+        group: runs that belong together; None: those of a sweep.
+        tags: words to find the run by; none: what differs in a sweep.
         mode: auto, or online or offline by force; the environment's WANDB_MODE goes before auto.
         init_timeout_s: how long to wait for the server before going offline, in seconds.
     """
@@ -143,8 +143,8 @@ class Wandb(Logger):
         self._options: dict[str, Any] = {
             "project": project,
             "entity": entity,
-            "group": group,
-            "tags": list(tags) or None,
+            "group": group or run.sweep.get("group"),
+            "tags": list(tags) or run.sweep.get("tags"),
         }
         self._mode = mode
         self._init_timeout_s = init_timeout_s

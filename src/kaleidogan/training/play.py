@@ -23,7 +23,7 @@ from kaleidogan.training.callbacks.growth import Growth
 from kaleidogan.training.callbacks.keep import Keep
 from kaleidogan.training.callbacks.preempt import Preempt, Stopped
 from kaleidogan.training.gan import GAN
-from kaleidogan.training.logging import Wandb
+from kaleidogan.training.logging import CSV, Wandb
 from kaleidogan.training.resume import check_changes, notes
 
 TRANSFER_ADA_KIMG = 100.0
@@ -99,8 +99,7 @@ def train(
     grower: Growth | None = build(growth) if growth else None
     gan, config = make_model(config, pictures, grower)
     kimg = config["kimg"]
-    prefix = f"{choices['model']}-{_data_name(data, choices)}"
-    run = runs.Run(name) if name is not None else runs.new_run(prefix)
+    run = runs.Run(name) if name is not None else runs.new_run(runs.name_prefix(data, choices))
     with run.lock():
         checkpoints.sweep(run.checkpoints)
         found = checkpoints.load_newest(run.checkpoint_to_resume(resume))
@@ -109,22 +108,26 @@ def train(
             if (seen := images_seen(found[1])) >= kimg * 1000:
                 more = f"to go on, set kimg={2 * seen / 1000:g}"
                 run.say(f"run '{run.folder}' has reached its {seen / 1000:g} kimg; {more}")
-                return None
+                return last_metric(run, found[1], optimized_metric)
         about = f"# kaleidogan {__version__}, commit {runs.git_commit()}\n"
         run.record_start(about + yaml.safe_dump(to_plain(config), sort_keys=False), overrides)
         if chosen := own_choices(model, config["model"], grower):
             run.say(f"the model's own choice here: {', '.join(chosen)}")
+        run.record_status("running")
         try:
             lightning = play(run, gan, config, pictures, found, allow_changes, grower)
         except Stopped as stopped:
+            run.record_status("stopped", str(stopped))
             run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} name={run.name}")
             sys.exit(128 + stopped.number)
         except Exception as error:
             with suppress(OSError):  # the disk may be full
                 run.note(f"ended by {type(error).__name__}: {error}")
+                run.record_status("failed", f"{type(error).__name__}: {error}")
             if getattr(error, "errno", None) == errno.ENOSPC:
                 raise OSError(run.full_disk()) from error
             raise
+        run.record_status("finished")
         summarize(run, lightning)
     return metric(lightning, optimized_metric)
 
@@ -244,12 +247,6 @@ def compile_passes(gan: GAN, trainer: pl.Trainer, grower: Growth | None) -> None
     gan.compile_passes()
 
 
-def _data_name(data: dict[str, Any], choices: dict[str, Any]) -> str:
-    """What to call a run's data: the folder that the user names, or the option."""
-    path = data.get("path")
-    return Path(path).name if path and not path.startswith("pipe:") else choices["data"]
-
-
 def seed_everything(seed: int) -> None:
     """Seed each random number generator of this process, the same on all ranks: the weights should agree."""
     random.seed(seed)
@@ -314,3 +311,20 @@ def summarize(run: runs.Run, trainer: pl.Trainer) -> None:
 def metric(trainer: pl.Trainer, name: str | None) -> float | None:
     """The last value of a logged scalar, for a sweep; None if none is named."""
     return float(trainer.callback_metrics[name]) if name is not None else None
+
+
+def last_metric(run: runs.Run, checkpoint: checkpoints.Checkpoint, name: str | None) -> float | None:
+    """The value that `metric` gave when a run reached its length: a sweep that is repeated wants it again.
+
+    Raises:
+        ValueError: if it was not recorded.
+    """
+    if name is None:
+        return None
+    rows = CSV(run=run).rows()
+    if rows and rows[-1].get(name):
+        return float(np.float32(rows[-1][name]))  # as Lightning keeps it
+    best = checkpoint["callbacks"].get("Keep", {}).get("best")
+    if best is not None and checkpoint["config"].get("optimized_metric") == name:
+        return float(best)
+    raise ValueError(f"optimized_metric={name} is not in '{run.folder}/metrics.csv'; train on with more kimg")

@@ -10,12 +10,14 @@ import socket
 import subprocess
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 ROOT = Path("runs")
+SWEEP = "sweep.json"
+"""In the folder of a run that is a job of a sweep: which job, and the group and tags that it has by it."""
 _HELD: set[int] = set()
 _NAME = re.compile(r"[\w.+=,-]+", re.ASCII)
 
@@ -76,6 +78,30 @@ class Run:
     def id(self) -> str:
         """The W&B run's id: drawn once, kept in `state.json`, the same over all starts."""
         return str(self._state()["id"])
+
+    @property
+    def sweep(self) -> dict[str, Any]:
+        """The `job`, `group` and `tags` of a run that a sweep began; empty for another."""
+        path = self.folder / SWEEP
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+    def record_status(
+        self, status: Literal["running", "finished", "stopped", "failed"], reason: str = ""
+    ) -> None:
+        """Write down how the run stands, and how long it was trained in all its starts.
+
+        One that says that it is running though nobody holds its lock was killed; of that start the time up
+        to its last checkpoint counts.
+        """
+        state, now = self._state(), time.time()
+        if state.get("status") == "running":
+            killed = status == "running"
+            until = now if not killed else self.last.stat().st_mtime if self.last.exists() else 0.0
+            state["seconds"] = state.get("seconds", 0.0) + max(0.0, until - state["since"])
+        state |= {"status": status, "reason": reason, "since": now}
+        aside = self.folder / f"state.{os.getpid()}.tmp"
+        aside.write_text(json.dumps(state) + "\n", encoding="utf-8")
+        aside.replace(self.folder / "state.json")
 
     def _state(self) -> dict[str, Any]:
         path = self.folder / "state.json"
@@ -146,6 +172,20 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
+def name_prefix(data: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
+    """What to call a run that has no name: by its model, and the data's folder or option."""
+    path = data.get("path")
+    return (
+        f"{choices['model']}-{Path(path).name if path and not path.startswith('pipe:') else choices['data']}"
+    )
+
+
+def slug(text: str) -> str:
+    """A text as a folder's name: what is not a letter or digit becomes a hyphen."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^\w.+]+", "-", plain).strip("-.") or "run"
+
+
 def new_run(prefix: str, root: Path = ROOT) -> Run:
     """Begin a run with the next free number, e.g. dcgan-shapes-003, and make its folder.
 
@@ -153,20 +193,23 @@ def new_run(prefix: str, root: Path = ROOT) -> Run:
         prefix: what is not a letter or digit in it becomes a hyphen.
         root: the folder that holds the runs.
     """
-    plain = unicodedata.normalize("NFKD", prefix).encode("ascii", "ignore").decode()
-    slug = re.sub(r"[^\w.+]+", "-", plain).strip("-.") or "run"
+    start = slug(prefix)
     root.mkdir(parents=True, exist_ok=True)
     number = 1 + max(
-        (int(m[1]) for path in root.iterdir() if (m := re.fullmatch(re.escape(slug) + r"-(\d+)", path.name))),
+        (
+            int(m[1])
+            for path in root.iterdir()
+            if (m := re.fullmatch(re.escape(start) + r"-(\d+)", path.name))
+        ),
         default=0,
     )
     while True:  # another start may take the number in this moment
         try:
-            (root / f"{slug}-{number:03d}").mkdir()
+            (root / f"{start}-{number:03d}").mkdir()
         except FileExistsError:
             number += 1
         else:
-            return Run(f"{slug}-{number:03d}", root)
+            return Run(f"{start}-{number:03d}", root)
 
 
 def find_checkpoints(path: Path) -> list[Path]:
