@@ -69,6 +69,9 @@ def _sweep(command: str, flags: Sequence[str], overrides: Sequence[str], program
     from hydra.errors import HydraException
 
     show_all, problem = os.environ.get("HYDRA_FULL_ERROR"), ""
+    keys = [o.partition("=")[0] for o in overrides]
+    # To a sweeper, the last of two that set one key may not be the one that counts.
+    overrides = [o for place, o in enumerate(overrides) if o.partition("=")[0] not in keys[place + 1 :]]
     try:
         sweep, jobs = sweeps.plan(overrides)
         if set(flags) <= {"-m", "--multirun"}:
@@ -86,6 +89,8 @@ def _sweep(command: str, flags: Sequence[str], overrides: Sequence[str], program
         if show_all == "1":
             raise
         problem = str(error) if isinstance(error, HydraException) else f"{type(error).__name__}: {error}"
+        if "No trials are completed" in problem:
+            problem = "no job came to a value, so there is no best one"
     finally:
         os.environ.pop("HYDRA_FULL_ERROR")
         os.environ.update({"HYDRA_FULL_ERROR": show_all} if show_all else {})
@@ -118,9 +123,7 @@ def _refuse_what_no_job_can_mean(
                 wrong.append(error)
                 continue
             if sweeps.is_search(overrides) and checked.get("optimized_metric", "") is None:
-                raise config.ConfigError(
-                    "a search needs what to optimise: optimized_metric=metric/swd, or ..."
-                )
+                raise config.ConfigError("a search needs what to optimise, e.g. optimized_metric=metric/swd")
             return
     raise config.ConfigError(str(wrong[0]))
 

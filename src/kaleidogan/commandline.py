@@ -37,7 +37,7 @@ PLUGINS = {
     "launcher=joblib": "hydra_joblib_launcher",
     "sweep=optuna": "hydra_optuna_sweeper",
 }
-"""The options that need one of Hydra's plugins, by its module; the extra that brings it has the option's name."""
+"""The options that need one of Hydra's plugins, by its module; the extra has the option's name."""
 BACKSLASH = "\\"
 FOR_ONCE = {"name", "resume", "allow_changes", "debug", "launcher", "sweep"}
 """Settings of one start, which the next start of the same run does not take over."""

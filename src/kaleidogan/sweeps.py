@@ -111,8 +111,8 @@ def name_of(start: str, differing: Mapping[str, str], hashed: bool = False) -> s
     """
     keys = _short_keys(list(differing))
     pieces = [start] if start else []
-    for key, value in differing.items():
-        word, is_whole = _short_value(value)
+    for key in sorted(differing, key=keys.__getitem__):  # however it was typed
+        word, is_whole = _short_value(differing[key])
         pieces.append(f"{keys[key]}={word}")
         hashed |= not is_whole
     name = "-".join(pieces)
@@ -276,11 +276,17 @@ def summarize(folder: Path, expected: int) -> tuple[str, int]:
     counts = Counter(record["state"] for _, record in records)
     missing = total - counts["finished"] - counts["failed"] - counts["stopped"]
     words = [f"{counts[state]} {state}" for state in ("finished", "failed", "stopped") if counts[state]]
-    lines = [f"{total} jobs: " + ", ".join(words + [f"{missing} not ended"] * bool(missing))]
+    lines = [
+        f"{total} job{'s' * (total != 1)}: " + ", ".join(words + [f"{missing} not ended"] * bool(missing))
+    ]
     for number, record in records:
         if record["state"] in ("failed", "stopped"):
-            called = f"job {number}" + (f", runs/{record['run']}" if record["run"] else "")
-            lines.append(f"  {record['state']}: {called}: {record['reason'].splitlines()[0]}")
-    name = json.loads((folder / ABOUT).read_text(encoding="utf-8"))["name"] or folder.name
-    lines.append(f"to list them: kaleidogan runs group={name}")
+            which = f"job {number}" + (f", {ROOT / record['run']}" if record["run"] else "")
+            lines.append(f"  {record['state']}: {which}: {record['reason'].splitlines()[0]}")
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    called = [record["run"] for _, record in records if record["run"]]
+    if total == 1 and called:
+        lines.append(f"its run: {ROOT / called[0]}")
+    elif called:
+        lines.append(f"to list the runs: kaleidogan runs group={about['name'] or folder.name}")
     return "\n".join(lines), total - counts["finished"]

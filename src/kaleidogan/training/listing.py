@@ -120,7 +120,7 @@ def read_run(folder: Path, metric: str | None = None) -> Listed | None:
         name=folder.name,
         state=status,
         reason=state.get("reason", "") if status in ("stopped", "failed") else "",
-        kimg=images / 1000,
+        kimg=images / 1000 or (length or 0.0) * (status == "finished"),
         of_kimg=length,
         metric=wanted if values else None,
         last=values[-1] if values else None,

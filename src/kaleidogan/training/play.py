@@ -98,14 +98,13 @@ def train(
         runs.find_checkpoints(Path(init_from))  # refused before a folder is made for the run
     grower: Growth | None = build(growth) if growth else None
     gan, config = make_model(config, pictures, grower)
-    kimg = config["kimg"]
     run = runs.Run(name) if name is not None else runs.new_run(runs.name_prefix(data, choices))
     with run.lock():
         checkpoints.sweep(run.checkpoints)
         found = checkpoints.load_newest(run.checkpoint_to_resume(resume))
         if found is not None:
             check_changes(found[1], to_plain(config), allow_changes)
-            if (seen := images_seen(found[1])) >= kimg * 1000:
+            if (seen := images_seen(found[1])) >= config["kimg"] * 1000:
                 more = f"to go on, set kimg={2 * seen / 1000:g}"
                 run.say(f"run '{run.folder}' has reached its {seen / 1000:g} kimg; {more}")
                 return last_metric(run, found[1], optimized_metric)
@@ -122,7 +121,6 @@ def train(
             sys.exit(128 + stopped.number)
         except Exception as error:
             with suppress(OSError):  # the disk may be full
-                run.note(f"ended by {type(error).__name__}: {error}")
                 run.record_status("failed", f"{type(error).__name__}: {error}")
             if getattr(error, "errno", None) == errno.ENOSPC:
                 raise OSError(run.full_disk()) from error

@@ -58,7 +58,7 @@ class Run:
                 f"the run's folder '{self.folder}' cannot be written to: {error.strerror}"
             ) from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(handle)
         except BlockingIOError:
             holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
             os.close(handle)
@@ -93,6 +93,8 @@ class Run:
         One that says that it is running though nobody holds its lock was killed; of that start the time up
         to its last checkpoint counts.
         """
+        if status == "failed":
+            self.note(f"ended by {reason}")
         state, now = self._state(), time.time()
         if state.get("status") == "running":
             killed = status == "running"
@@ -161,6 +163,14 @@ class Run:
         self.note(f"start: {' '.join(overrides) or '(no overrides)'}")
         path = self.folder / "overrides.json"  # what a start that names only the run takes over
         path.write_text(json.dumps(list(overrides)) + "\n", encoding="utf-8")
+
+
+def _take(handle: int) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(0.1)  # `kaleidogan runs` may have tried the lock in this moment
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _let_go() -> None:
