@@ -277,6 +277,9 @@ def test_a_search_finds_the_best_and_is_repeated_without_training_again(sweep, c
     assert best() == first
     assert names() == made
     assert capsys.readouterr().out.count("has reached its 0.016 kimg") == 3
+    assert sweep(*SEARCH, "optimized_direction=maximize", "hydra.sweeper.n_trials=4") == 0
+    assert names() > made
+    assert len(names()) == 4
 
 
 @pytest.mark.filterwarnings("ignore:.*declarative_base")

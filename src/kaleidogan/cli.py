@@ -114,11 +114,10 @@ def _refuse_what_no_job_can_mean(
     from omegaconf.errors import OmegaConfBaseException
 
     wrong = []
-    given = [o for o in overrides if o.startswith("hydra")]
     with initialize_config_dir(str(config.CONF.absolute()), version_base="1.3"):
         for job in jobs:
             try:
-                checked = _checked(compose(command, [*given, *job]))
+                checked = _checked(compose(command, list(job)))
             except (config.ConfigError, OmegaConfBaseException) as error:
                 wrong.append(error)
                 continue

@@ -189,7 +189,7 @@ class Job:
             differing = {key: value for key, value in differing.items() if key not in said}
         self.name = name_of(name or slug(prefix), differing, self._sweep.hashed and bool(differing))
         about = {
-            "job": f"{self.folder.parent.name}/{self.folder.name}",
+            "job": self.folder.as_posix(),
             "group": (self._sweep.name or self.folder.parent.name) if self._differing else None,
             "tags": [f"{key}={value}"[:LONGEST_TAG] for key, value in self._differing.items()],
         }
