@@ -215,7 +215,8 @@ def test_a_plugin_that_is_missing_is_named_with_its_extra(option, monkeypatch):
 @pytest.mark.slow
 def test_a_single_job_by_joblib_is_the_run_of_that_name(folder, capfd):
     write_set(folder / "set")
-    cli.run("train", [*SETTINGS, "launcher=joblib", "name=one"], program="train.py")
+    settings = [*SETTINGS, "data.num_workers=1", "launcher=joblib", "name=one"]
+    cli.run("train", settings, program="train.py")
     assert "1 job: 1 finished\nits run: runs/one" in capfd.readouterr().out
     assert names() == {"one"}
 

@@ -1,8 +1,10 @@
 """`kaleidogan COMMAND key=value ...`: every command is a function, configured in `conf/COMMAND.yaml`."""
 
 import math
+import multiprocessing
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -81,6 +83,8 @@ def _sweep(command: str, flags: Sequence[str], overrides: Sequence[str], program
     chosen = [sweeps.value_of(o) for o in overrides if sweeps.key_of(o) == "hydra.sweep.dir"]
     folder = sweeps.make_folder(sweep, Path(chosen[-1]) if chosen else None)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raises, where it would print a traceback
+    # A launcher that waits for processes of its own has to end them, as it does on Ctrl-C.
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         _hand_to_hydra(command, flags, [*overrides, f"hydra.sweep.dir='{folder}'"], program)
     except KeyboardInterrupt:
@@ -92,6 +96,7 @@ def _sweep(command: str, flags: Sequence[str], overrides: Sequence[str], program
         if "No trials are completed" in problem:
             problem = "no job came to a value, so there is no best one"
     finally:
+        signal.signal(signal.SIGTERM, before)
         os.environ.pop("HYDRA_FULL_ERROR")
         os.environ.update({"HYDRA_FULL_ERROR": show_all} if show_all else {})
         text, unfinished = sweeps.summarize(folder, 0 if sweeps.is_search(overrides) else len(jobs))
@@ -177,6 +182,8 @@ def _call(cfg: Any, hydra: Any, job: sweeps.Job | None = None) -> Any:
 
 def _call_job(cfg: Any, hydra: Any) -> Any:
     """Call as one job of a sweep: however it ends is written down, and ends no other."""
+    if multiprocessing.get_start_method(allow_none=True) == "loky":
+        multiprocessing.set_start_method(None, force=True)  # joblib's own could not start the data's workers
     number = hydra.job.num
     job = sweeps.Job(Path(hydra.sweep.dir) / str(number), list(hydra.overrides.task))
     chooses = not hydra.sweeper._target_.endswith("BasicSweeper")
