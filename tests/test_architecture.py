@@ -15,7 +15,8 @@ MAY_IMPORT = {
     "settings": set(),
     "config": {"settings"},
     "commandline": {"config", "settings"},
-    "cli": {"commandline", "config", "training/signals"},
+    "cli": {"commandline", "config", "sweeps", "training/runs", "training/signals"},
+    "sweeps": {"training/runs"},
     "data": {"data", "settings"},
     "models/convolutions": set(),
     "models/ops": {"models/convolutions"},
@@ -43,7 +44,7 @@ MAY_IMPORT = {
     "interop": {"interop", "sampling", "models", "settings"},
 }
 """By wing: the wings that it may import from. The longest fitting name counts."""
-KNOW_HYDRA = {"cli"}
+KNOW_HYDRA = {"cli", "sweeps"}
 KNOW_LIGHTNING = {
     "data/datamodule",
     "training/gan",

@@ -1,5 +1,6 @@
 """The command line: what the user typed -> overrides that Hydra reads as they were meant, and `--help`."""
 
+import importlib.util
 import json
 import os
 import re
@@ -25,14 +26,20 @@ from kaleidogan.config import (
 
 FREE_TEXT = {
     *("text", "seeds", "path", "source", "out", "checkpoint", "resume", "name", "labels", "root"),
-    *("captions", "cache", "list", "query", "contact", "base_url"),
+    *("captions", "cache", "list", "query", "contact", "base_url", "pattern", "group"),
 }
 """The last word of the keys whose value is taken as it stands: Hydra's grammar would split a `=`, a comma,
 a space or an apostrophe in it."""
 
 
+PLUGINS = {
+    "launcher=slurm": "hydra_submitit_launcher",
+    "launcher=joblib": "hydra_joblib_launcher",
+    "sweep=optuna": "hydra_optuna_sweeper",
+}
+"""The options that need one of Hydra's plugins, by its module; the extra has the option's name."""
 BACKSLASH = "\\"
-FOR_ONCE = {"name", "resume", "allow_changes", "debug"}
+FOR_ONCE = {"name", "resume", "allow_changes", "debug", "launcher", "sweep"}
 """Settings of one start, which the next start of the same run does not take over."""
 
 
@@ -64,6 +71,9 @@ def read_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     for before, argument in pairwise(arguments):
         flags += [argument] if before in ("--cfg", "-c", "--package", "-p") else []
     sweeping = "-m" in flags or "--multirun" in flags
+    if not sweeping and PLUGINS.keys() & set(arguments):
+        sweeping = True  # of one job, if nothing differs
+        flags.append("--multirun")
     overrides = []
     for argument in arguments:
         if argument in flags:
@@ -91,6 +101,17 @@ def _check_option(group: str, value: str, sweeping: bool) -> None:
             near = nearest(option, valid)
             hint = f"did you mean {group}={near}?" if near else f"there are: {', '.join(valid)}"
             raise ConfigError(f"{group}={option}: there is no such option; {hint}")
+        plugin = PLUGINS.get(f"{group}={option}")
+        if plugin is not None and not _is_installed(plugin):
+            package = plugin.replace("_", "-")
+            raise ConfigError(f"{group}={option} needs {package}: pip install kaleidogan[{option}]")
+
+
+def _is_installed(plugin: str) -> bool:
+    try:
+        return importlib.util.find_spec(f"hydra_plugins.{plugin}") is not None
+    except ModuleNotFoundError:  # there is no plugin at all
+        return False
 
 
 def _quote(key: str, value: str, sweeping: bool) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import numpy as np
 import pytorch_lightning as pl
 import yaml
 
@@ -24,7 +25,7 @@ from kaleidogan.training.callbacks.keep import Keep
 from kaleidogan.training.callbacks.preempt import Preempt, Stopped
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.launch import launch
-from kaleidogan.training.logging import Wandb
+from kaleidogan.training.logging import CSV, Wandb
 from kaleidogan.training.resume import check_changes, notes
 from kaleidogan.training.trainer import count_devices
 
@@ -103,16 +104,15 @@ def train(
         runs.find_checkpoints(Path(init_from))  # refused before a folder is made for the run
     grower: Growth | None = build(growth) if growth else None
     gan, config = make_model(config, pictures, grower)
-    kimg = config["kimg"]
-    run = open_run(name, f"{choices['model']}-{_data_name(data, choices)}", overrides, place)
+    run = open_run(name, runs.name_prefix(data, choices), overrides, place)
     with run.lock():
         found = find_start(run, resume, place)
         if found is not None:
             check_changes(found[1], to_plain(config), allow_changes)
-            if (seen := images_seen(found[1])) >= kimg * 1000:
+            if (seen := images_seen(found[1])) >= config["kimg"] * 1000:
                 more = f"to go on, set kimg={2 * seen / 1000:g}"
                 run.say(f"run '{run.folder}' has reached its {seen / 1000:g} kimg; {more}")
-                return None
+                return last_metric(run, found[1], optimized_metric)
         if place.is_first:
             about = f"# kaleidogan {__version__}, commit {runs.git_commit()}\n"
             run.record_start(about + yaml.safe_dump(to_plain(config), sort_keys=False), overrides)
@@ -128,19 +128,22 @@ def train(
 @contextmanager
 def ending(run: runs.Run) -> Iterator[None]:
     """Say how a training ended, and leave with the status that tells it, if it did not come to its end."""
+    run.record_status("running")
     try:
         yield
     except Stopped as stopped:
+        run.record_status("stopped", str(stopped))
         # The signals are listened to until the end: requeuing a SLURM job sends it another.
         leave(run, stopped)
     except Exception as error:
         signals.forget()
         with suppress(OSError):  # the disk may be full
-            run.note(f"ended by {type(error).__name__}: {error}")
+            run.record_status("failed", f"{type(error).__name__}: {error}")
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise OSError(run.full_disk()) from error
         raise
     signals.forget()
+    run.record_status("finished")
 
 
 def leave(run: runs.Run, stopped: Stopped) -> NoReturn:
@@ -203,7 +206,8 @@ def play(
     if grower is not None:
         grower.run = run
         watching.append(grower)
-    loggers = build(config["logger"] or {}, run=run, config=to_plain(config), choices=choices)
+    chosen = config["logger"] or {} if run.speaks else {}
+    loggers = build(chosen, run=run, config=to_plain(config), choices=choices)
     trainer: pl.Trainer = build(
         config["trainer"],
         folder=run.folder,
@@ -236,12 +240,6 @@ def compile_passes(gan: GAN, trainer: pl.Trainer, grower: Growth | None) -> None
     if trainer.strategy.root_device.type != "cuda":
         raise ValueError("compile=true needs CUDA: a processor gains nothing by it (measured)")
     gan.compile_passes()
-
-
-def _data_name(data: dict[str, Any], choices: dict[str, Any]) -> str:
-    """What to call a run's data: the folder that the user names, or the option."""
-    path = data.get("path")
-    return Path(path).name if path and not path.startswith("pipe:") else choices["data"]
 
 
 def to_plain(value: Any) -> Any:
@@ -302,3 +300,20 @@ def summarize(run: runs.Run, trainer: pl.Trainer) -> None:
 def metric(trainer: pl.Trainer, name: str | None) -> float | None:
     """The last value of a logged scalar, for a sweep; None if none is named."""
     return float(trainer.callback_metrics[name]) if name is not None else None
+
+
+def last_metric(run: runs.Run, checkpoint: checkpoints.Checkpoint, name: str | None) -> float | None:
+    """The value that `metric` gave when a run reached its length: a sweep that is repeated wants it again.
+
+    Raises:
+        ValueError: if it was not recorded.
+    """
+    if name is None:
+        return None
+    rows = CSV(run=run).rows()
+    if rows and rows[-1].get(name):
+        return float(np.float32(rows[-1][name]))  # as Lightning keeps it
+    best = checkpoint["callbacks"].get("Keep", {}).get("best")
+    if best is not None and checkpoint["config"].get("optimized_metric") == name:
+        return float(best)
+    raise ValueError(f"optimized_metric={name} is not in '{run.folder}/metrics.csv'; train on with more kimg")

@@ -10,14 +10,16 @@ import socket
 import subprocess
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kaleidogan.training import slurm
 
 ROOT = Path("runs")
+SWEEP = "sweep.json"
+"""In the folder of a run that is a job of a sweep: which job, and the group and tags that it has by it."""
 _HELD: set[int] = set()
 _NAME = re.compile(r"[\w.+=,-]+", re.ASCII)
 
@@ -66,7 +68,7 @@ class Run:
                 f"the run's folder '{self.folder}' cannot be written to: {error.strerror}"
             ) from error
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(handle)
         except BlockingIOError:
             holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
             os.close(handle)
@@ -93,6 +95,32 @@ class Run:
             )
         return own
 
+    @property
+    def sweep(self) -> dict[str, Any]:
+        """The `job`, `group` and `tags` of a run that a sweep began; empty for another."""
+        path = self.folder / SWEEP
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+    def record_status(
+        self, status: Literal["running", "finished", "stopped", "failed"], reason: str = ""
+    ) -> None:
+        """Write down how the run stands, and how long it was trained in all its starts.
+
+        One that says that it is running though nobody holds its lock was killed; of that start the time up
+        to its last checkpoint counts.
+        """
+        if status == "failed":
+            self.note(f"ended by {reason}")
+        if not self.speaks:
+            return
+        state, now = self._state(), time.time()
+        if state.get("status") == "running":
+            killed = status == "running"
+            until = now if not killed else self.last.stat().st_mtime if self.last.exists() else 0.0
+            state["seconds"] = state.get("seconds", 0.0) + max(0.0, until - state["since"])
+        state |= {"status": status, "reason": reason, "since": now}
+        self._write(state)
+
     def _state(self) -> dict[str, Any]:
         path = self.folder / "state.json"
         if path.exists():
@@ -102,11 +130,14 @@ class Run:
     def _begin(self, about: dict[str, Any]) -> dict[str, Any]:
         number = sweep_run_id() or secrets.token_hex(4)
         state = {"id": number, "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **about}
+        self._write(state)
+        return state
+
+    def _write(self, state: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        aside = self.folder / ".state.json.tmp"
+        aside = self.folder / f".state.{os.getpid()}.tmp"
         aside.write_text(json.dumps(state) + "\n", encoding="utf-8")
         aside.replace(self.folder / "state.json")  # whole, or not there
-        return state
 
     def begin_in_job(self, job: str, overrides: Sequence[str]) -> None:
         """Note the SLURM job that a run without a given name begins in, so that its restarts find it."""
@@ -177,6 +208,14 @@ class Run:
         path.write_text(json.dumps(list(overrides)) + "\n", encoding="utf-8")
 
 
+def _take(handle: int) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(0.1)  # `kaleidogan runs` may have tried the lock in this moment
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _let_go() -> None:
     """In a forked child: a data worker that outlives its killed parent must not hold the lock on."""
     while _HELD:
@@ -212,6 +251,20 @@ def sweep_run_id() -> str | None:
     return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
+def name_prefix(data: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
+    """What to call a run that has no name: by its model, and the data's folder or option."""
+    path = data.get("path")
+    return (
+        f"{choices['model']}-{Path(path).name if path and not path.startswith('pipe:') else choices['data']}"
+    )
+
+
+def slug(text: str) -> str:
+    """A text as a folder's name: what is not a letter or digit becomes a hyphen."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^\w.+]+", "-", plain).strip("-.") or "run"
+
+
 def new_run(prefix: str, root: Path = ROOT) -> Run:
     """Begin a run with the next free number, e.g. dcgan-shapes-003, and make its folder.
 
@@ -222,22 +275,25 @@ def new_run(prefix: str, root: Path = ROOT) -> Run:
         prefix: what is not a letter or digit in it becomes a hyphen.
         root: the folder that holds the runs.
     """
-    plain = unicodedata.normalize("NFKD", prefix).encode("ascii", "ignore").decode()
-    slug = re.sub(r"[^\w.+]+", "-", plain).strip("-.") or "run"
+    start = slug(prefix)
     root.mkdir(parents=True, exist_ok=True)
     if given := sweep_run_id():
         return Run(f"{slug}-{given}", root)
     number = 1 + max(
-        (int(m[1]) for path in root.iterdir() if (m := re.fullmatch(re.escape(slug) + r"-(\d+)", path.name))),
+        (
+            int(m[1])
+            for path in root.iterdir()
+            if (m := re.fullmatch(re.escape(start) + r"-(\d+)", path.name))
+        ),
         default=0,
     )
     while True:  # another start may take the number in this moment
         try:
-            (root / f"{slug}-{number:03d}").mkdir()
+            (root / f"{start}-{number:03d}").mkdir()
         except FileExistsError:
             number += 1
         else:
-            return Run(f"{slug}-{number:03d}", root)
+            return Run(f"{start}-{number:03d}", root)
 
 
 def find_checkpoints(path: Path) -> list[Path]:

@@ -56,9 +56,9 @@ class Wandb(Logger):
         choices: the options that were chosen for each group.
         project: in W&B.
         entity: the user or team; null: the key's own.
-        group: runs that belong together.
+        group: runs that belong together; None: those of a sweep.
         job_type: what kind of job it is within its group.
-        tags: words to find the run by, besides those of its model, data, augmentation and experiment.
+        tags: words to find the run by, besides those of its model, data, augmentation, experiment and sweep.
         notes: what there is to say about the run.
         mode: auto, or online or offline by force; the environment's WANDB_MODE goes before auto.
         pictures: the most that are recorded of a kind, evenly over the length of the run; samples/ has all.
@@ -91,9 +91,9 @@ class Wandb(Logger):
         self._options: dict[str, Any] = {
             "project": project,
             "entity": entity,
-            "group": group,
+            "group": group or run.sweep.get("group"),
             "job_type": job_type,
-            "tags": list(dict.fromkeys([*tags, *chosen_tags(config, choices)])),
+            "tags": list(dict.fromkeys([*tags, *run.sweep.get("tags", []), *chosen_tags(config, choices)])),
             "notes": notes,
             "config": meaningful(config),
         }
