@@ -122,9 +122,10 @@ def test_the_death_of_one_ends_all_and_leaves_no_orphan(tmp_path, whole, victim)
     family = [process.pid, *ranks, *(worker for rank in ranks for worker in children(rank))]
     assert len(family) == 5
     os.kill(ranks[1] if victim == "rank 1" else process.pid, signal.SIGKILL)
-    said = finish(process, 137 if victim == "rank 1" else -9)
+    said = finish(process, 1 if victim == "rank 1" else -9)
     if victim == "rank 1":
         assert "rank 1 was ended by SIGKILL" in said
+        assert "Error: rank 1 ended with status 137, and the others with it" in said
     # A data worker looks every five seconds whether its rank is there.
     deadline = time.monotonic() + 15
     while any(alive(pid) for pid in family) and time.monotonic() < deadline:

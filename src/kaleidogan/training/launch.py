@@ -37,7 +37,8 @@ def launch(count: int, task: dict[str, Any]) -> Any:
         What the first rank returned.
 
     Raises:
-        SystemExit: with the status of the rank that failed first; it has said why.
+        SystemExit: with the ranks' status, if they were stopped by a signal and have saved.
+        ChildProcessError: if one failed; it has said why.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "task.json"
@@ -57,8 +58,10 @@ def launch(count: int, task: dict[str, Any]) -> Any:
                 signal.signal(number, handler)
         if culprit:
             sys.stderr.write(_words(path, culprit).read_text(encoding="utf-8", errors="replace"))
-        if status:
+        if status - 128 in signals.STOP:
             sys.exit(status)
+        if status:
+            raise ChildProcessError(f"rank {culprit} ended with status {status}, and the others with it")
         return json.loads(path.with_name("result.json").read_text(encoding="utf-8"))
 
 

@@ -202,17 +202,16 @@ def play(
         resumed=found[1] if found else None,
         allow_changes=allow_changes,
     )
-    watching = list(build(config["callbacks"] or {}).values())
+    watching = [*build(config["callbacks"] or {}).values(), *([grower] if grower else [])]
     if grower is not None:
         grower.run = run
-        watching.append(grower)
-    chosen = config["logger"] or {} if run.speaks else {}
-    loggers = build(chosen, run=run, config=to_plain(config), choices=choices)
+    about = {"run": run, "config": to_plain(config), "choices": choices}
+    loggers = build(config["logger"] or {}, **about).values() if run.speaks else []
     trainer: pl.Trainer = build(
         config["trainer"],
         folder=run.folder,
         callbacks=[*steering(gan, run), *watching, keep, Preempt(keep)],
-        loggers=list(loggers.values()),
+        loggers=list(loggers),
     )
     if config["compile"]:
         compile_passes(gan, trainer, grower)
