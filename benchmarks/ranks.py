@@ -1,11 +1,11 @@
 """What it costs to train with several ranks: time in synchronisation, and against PyTorch's DDP.
 
-    python benchmarks/ranks.py                   # StyleGAN2-ADA at 64 px on two ranks of one core each
+    python benchmarks/ranks.py                   # StyleGAN2-ADA at 64 px, two ranks of one core each
 
-Three ways, each in processes of its own that run at the same time on a core each, with the same share of the
-batch: "alone" tell each other nothing, so they pay for the machine they share and for no synchronisation; "ours"
-averages gradients once a step; "ddp" is Lightning's DDP strategy, which has to search each backward pass for the
-parameters that it did not reach. They take turns, medians are compared.
+Three ways, each in processes of its own that run at the same time on a core each, with the same share of a
+batch: "alone" tell each other nothing, so they pay for the machine they share and for no synchronisation;
+"ours" averages gradients once a step; "ddp" is Lightning's DDP strategy, which has to search each backward
+pass for the parameters that it did not reach. They take turns, medians are compared.
 """
 
 import argparse
