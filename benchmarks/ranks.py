@@ -147,9 +147,8 @@ def main() -> None:
     for way, each in found.items():
         told = statistics.median(told for _, told in each)
         more = medians[way] / medians["alone"] - 1
-        print(
-            f"{way:<6} {medians[way] * 1000:7.0f} ms a batch, {more:+.1%}; {told * 1000:.0f} ms telling the others"
-        )
+        spent = f"{told * 1000:.0f} ms telling the others"
+        print(f"{way:<6} {medians[way] * 1000:7.0f} ms a batch, {more:+.1%}; {spent}")
 
 
 if __name__ == "__main__":
