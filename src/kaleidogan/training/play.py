@@ -133,7 +133,8 @@ def ending(run: runs.Run) -> Iterator[None]:
         yield
     except Stopped as stopped:
         run.record_status("stopped", str(stopped))
-        # The signals are listened to until the end: requeuing a SLURM job sends it another.
+        if slurm.job_id() is None:
+            signals.forget()  # else they are listened to until the end: requeuing a job sends it another
         leave(run, stopped)
     except Exception as error:
         signals.forget()

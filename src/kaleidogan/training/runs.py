@@ -278,7 +278,7 @@ def new_run(prefix: str, root: Path = ROOT) -> Run:
     start = slug(prefix)
     root.mkdir(parents=True, exist_ok=True)
     if given := sweep_run_id():
-        return Run(f"{slug}-{given}", root)
+        return Run(f"{start}-{given}", root)
     number = 1 + max(
         (
             int(m[1])
