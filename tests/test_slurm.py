@@ -10,7 +10,7 @@ import pytest
 
 import wandb_file
 from conftest import TINY, write_set
-from slurm_lab import NODES, Lab, wait
+from slurm_lab import Lab, wait
 from test_resume import rows
 from test_stopping import assert_equal_runs
 
@@ -178,9 +178,7 @@ def test_a_run_that_is_requeued_and_loses_its_node_ends_like_one_that_is_not(tmp
         wait_for_checkpoint(slurm, number, run, before)
         before = (run / "checkpoints" / "last.ckpt").stat().st_mtime
         if end == "lost":
-            # The script goes on at its node, and finds that the other does not answer.
-            node = next(node for node in NODES if node != slurm.show(number, "BatchHost"))
-            slurm.lose_node(node)
+            slurm.lose_node(node := slurm.show(number, "BatchHost"))
         else:
             slurm.run("scancel", f"--signal={end}", number)
         slurm.wait_for(number, "PENDING", timeout=120)

@@ -229,9 +229,9 @@ def test_wandb_gets_the_sweep_as_a_group_and_what_differs_as_tags(sweep):
         return run.run_group, list(run.tags)
 
     assert sweep("name=s", "seed=0,1", "logger=wandb") == 0
-    assert told("s-seed=1") == ("s", ["seed=1"])
+    assert told("s-seed=1") == ("s", ["seed=1", "dcgan", "set"])
     assert sweep("name=t", "seed=0,1", "logger=wandb", "logger.wandb.group=g", "logger.wandb.tags=[x]") == 0
-    assert told("t-seed=1") == ("g", ["x"])
+    assert told("t-seed=1") == ("g", ["x", "seed=1", "dcgan", "set"])
 
 
 @pytest.mark.slow
