@@ -28,6 +28,7 @@ from kaleidogan.training import ranks
 from kaleidogan.training.augment.ada import ADA
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.modules import StyleGAN2ADA
+from kaleidogan.training.place import find_place
 from kaleidogan.training.trainer import trainer
 
 WARM = 3
@@ -66,7 +67,7 @@ class Watch(pl.Callback):
 
 def play(way: str, count: int, batch: int, batches: int, resolution: int) -> None:
     """Be one rank; print the median of a batch and of what was told."""
-    place = ranks.find_place()
+    place = find_place()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     gan: GAN = StyleGAN2ADA(resolution=resolution, batch_size=batch * count, augment=ADA())

@@ -13,6 +13,7 @@ import torch
 
 from kaleidogan import cli
 from kaleidogan.training import ranks
+from kaleidogan.training.place import find_place
 
 
 def begin(count: int, work: Callable[[int], Any]) -> list[ForkProcess]:
@@ -39,7 +40,7 @@ def results(count: int, work: Callable[[int], Any], folder: Path) -> list[Any]:
     """What each of so many ranks returns, tensors and plain values."""
 
     def keep(rank: int) -> None:
-        ranks.join(ranks.find_place(), 30)
+        ranks.join(find_place(), 30)
         torch.save(work(rank), folder / f"{rank}.pt")
         ranks.leave()
 
@@ -49,8 +50,13 @@ def results(count: int, work: Callable[[int], Any], folder: Path) -> list[Any]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(count)]
 
 
-def begin_training(folder: Path, count: int, *overrides: str) -> list[ForkProcess]:
-    """Run the real `train.py` command in a folder, on so many ranks; what rank n says is in said-n.txt."""
+def begin_training(
+    folder: Path, count: int, *overrides: str, first: Callable[[int], object] = int
+) -> list[ForkProcess]:
+    """Run the real `train.py` command in a folder, on so many ranks; what rank n says is in said-n.txt.
+
+    Each does what is to be done first, before that.
+    """
 
     def work(rank: int) -> None:
         os.chdir(folder)
@@ -58,6 +64,7 @@ def begin_training(folder: Path, count: int, *overrides: str) -> list[ForkProces
             os.dup2(said.fileno(), 1)
             os.dup2(said.fileno(), 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+            first(rank)
             cli.run("train", overrides, program="train.py")
 
     return begin(count, work)

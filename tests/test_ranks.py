@@ -13,6 +13,7 @@ from kaleidogan.training import modules, ranks
 from kaleidogan.training.augment.ada import ADA
 from kaleidogan.training.callbacks.adaptive import steering
 from kaleidogan.training.gan import GAN
+from kaleidogan.training.place import Place, find_place
 from kaleidogan.training.runs import Run
 from kaleidogan.training.trainer import trainer
 
@@ -212,26 +213,26 @@ def test_what_one_rank_hears_all_hear_at_the_next_step(tmp_path):
 @pytest.mark.parametrize(
     ("environment", "place"),
     [
-        ({}, ranks.Place()),
+        ({}, Place()),
         (
             {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"},
-            ranks.Place(3, 4, 1, 2),
+            Place(3, 4, 1, 2),
         ),
         # A batch script itself is told how many tasks it may start, and is none of them.
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "7"}, ranks.Place()),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "7"}, Place()),
         (
             {
                 **{"SLURM_STEP_ID": "0", "SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8"},
                 **{"SLURM_LOCALID": "1", "SLURM_STEP_TASKS_PER_NODE": "4(x2)"},
             },
-            ranks.Place(5, 8, 1, 4),
+            Place(5, 8, 1, 4),
         ),
     ],
 )
 def test_a_process_finds_its_place(environment, place):
-    assert ranks.find_place(environment) == place
+    assert find_place(environment) == place
 
 
 def test_a_place_that_cannot_be_is_refused():
     with pytest.raises(ValueError, match="RANK=2 is not a rank of WORLD_SIZE=2"):
-        ranks.find_place({"RANK": "2", "WORLD_SIZE": "2"})
+        find_place({"RANK": "2", "WORLD_SIZE": "2"})

@@ -48,7 +48,7 @@ def names() -> set[str]:
 def names_of(*overrides: str) -> list[str]:
     """What the jobs of a command line are called."""
     plan, jobs = sweeps.plan(read_overrides(["-m", *overrides])[1])
-    return [sweeps.name_of("a", sweeps.differences(job, plan.fixed), plan.hashed) for job in jobs]
+    return [sweeps.name_of("a", sweeps.differences(job, plan.fixed)) for job in jobs]
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,9 @@ def names_of(*overrides: str) -> list[str]:
         (["model.kimg=1,2", "augment.kimg=3,3"], ["a-augment.kimg=3-model.kimg=1"]),
         (["model.kimg=1,2", "kimg=3,4"], ["a-kimg=3-model.kimg=1"]),
         (["model=dcgan,progan"], ["a-model=dcgan", "a-model=progan"]),
-        (["resolution=[48,64],64"], ["a-resolution=48,64", "a-resolution=64"]),
-        (["data.path=/x/a b/c=d,e"], ["a-path=x-a-b-c-d", "a-path=e"]),
+        (["resolution=[48,64],64"], ["a-resolution=48,64-e425bb", "a-resolution=64"]),
+        (["data.path=/x/a b/c=d,e"], ["a-path=x-a-b-c-d-5463e4", "a-path=e"]),
+        (["x=-1,1"], ["a-x=-1", "a-x=1"]),
         (["model.r1_gamma=null,1"], ["a-r1_gamma=null", "a-r1_gamma=1"]),
     ],
 )
@@ -88,6 +89,10 @@ def test_names_that_are_cut_stay_different_and_the_same_for_the_same_job():
     many = names_of(*(f"model.a_rather_long_name_{letter}=1,2" for letter in "abcdefg"))
     assert len(set(many)) == len(many)
     assert max(len(name) for name in many) <= sweeps.LONGEST_NAME
+
+
+def test_a_value_that_is_added_renames_no_job():
+    assert set(names_of("data.path=a/b,c")) < set(names_of("data.path=a/b,c,a-b"))
 
 
 def test_values_that_would_be_written_alike_are_told_apart():
@@ -120,7 +125,7 @@ def test_a_sweep_without_a_name_takes_new_folders_but_a_job_that_starts_again_it
 
 def test_all_ranks_of_a_job_find_one_folder(folder):
     """Several processes at once, as a batch system starts them."""
-    path = sweeps.make_folder(sweeps.Sweep(None, (), False))
+    path = sweeps.make_folder(sweeps.Sweep(None, ()))
     code = (
         "import sys; from pathlib import Path; from kaleidogan import sweeps; "
         f"print(sweeps.Job(Path({str(path)!r}) / sys.argv[1], ['++seed=0']).take_run(None, 'a'))"

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from kaleidogan import commandline, config, sweeps
 from kaleidogan.training import signals
+from kaleidogan.training.place import find_place
 from kaleidogan.training.runs import name_prefix
 
 COMMANDS = {
@@ -75,6 +76,11 @@ def _sweep(command: str, flags: Sequence[str], overrides: Sequence[str], program
     """Start the jobs, whatever becomes of one, and say at the end what became of each."""
     from hydra.errors import HydraException
 
+    if (size := find_place().size) > 1:
+        _fail(
+            f"-m would begin {size} sweeps, one on each rank: start it once, with trainer.devices={size} for "
+            "jobs of several ranks, or with launcher=slurm"
+        )
     show_all, problem = os.environ.get("HYDRA_FULL_ERROR"), ""
     keys = [o.partition("=")[0] for o in overrides]
     # To a sweeper, the last of two that set one key may not be the one that counts.
@@ -229,6 +235,8 @@ def _call_job(cfg: Any, hydra: Any) -> Any:
         print(f"Error in job {number}: {message}", file=sys.stderr, flush=True)
         job.record("failed", message)
         job.discard()
+        if find_place().size > 1:
+            sys.exit(1)  # so that whoever started the ranks ends the others
         if chooses:
             raise JobFailedError(message) from None
         return None
@@ -251,10 +259,10 @@ def explain(error: Exception) -> str | None:
             f"out of memory: {first}\nlower batch_size, or play it in parts with accumulate=2 (or 4 ...), "
             "or lower model.width (model.channel_max) or resolution; the last checkpoint is good"
         )
-    if re.search("Connection closed by peer|Connection reset by peer|Timed out waiting|ProcessGroup", text):
+    if isinstance(error, RuntimeError) and re.search("gloo|nccl|ProcessGroup", text, re.I):
         return (
             "another rank of this training ended, or did not answer within trainer.timeout seconds; the last "
-            f"checkpoint is good ({first})"
+            "checkpoint is good"
         )
     if re.search(r"DataLoader worker .*(killed|exited unexpectedly)", text):
         return f"a data worker died: {first}\nthe last checkpoint is good; start again to go on"
@@ -266,6 +274,6 @@ def explain(error: Exception) -> str | None:
 
 def _fail(message: str, status: int = 1) -> NoReturn:
     sys.stdout.flush()
-    rank = os.environ.get("RANK", "0")
-    print(f"Error{f' on rank {rank}' * (rank != '0')}: {message}", file=sys.stderr)
+    rank = find_place().rank
+    print(f"Error{f' on rank {rank}' * (rank > 0)}: {message}", file=sys.stderr)
     sys.exit(status)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from kaleidogan.training.place import find_place
 from kaleidogan.training.runs import ROOT, SWEEP, Run, slug
 
 FOLDER = Path("runs/.sweeps")
@@ -46,13 +47,11 @@ class Sweep:
     Args:
         name: the user's; None: each job is called by its model and data.
         fixed: the keys that are the same in all jobs.
-        hashed: whether the short forms of what differs would not tell the jobs apart.
         program: how the user runs the command.
     """
 
     name: str | None
     fixed: tuple[str, ...]
-    hashed: bool = False
     program: str = ""
 
 
@@ -85,10 +84,7 @@ def plan(overrides: Sequence[str]) -> tuple[Sweep, list[list[str]]]:
     jobs = [list(job) for job in itertools.product(*choices.values())]
     named = [value_of(o) for o in jobs[0] if key_of(o) == "name" and "name" in fixed]
     name = named[0] if named and named[0] != "null" else None
-    # Long values may be cut, and paths written, alike.
-    different = {tuple(differences(job, fixed).items()) for job in jobs}
-    short = {name_of("", dict(job)) for job in different}
-    return Sweep(name, fixed, hashed=len(short) < len(different)), jobs
+    return Sweep(name, fixed), jobs
 
 
 def is_search(overrides: Sequence[str]) -> bool:
@@ -103,22 +99,23 @@ def differences(overrides: Sequence[str], fixed: Sequence[str]) -> dict[str, str
     return {key_of(o): value_of(o) for o in given if key_of(o) not in fixed}
 
 
-def name_of(start: str, differing: Mapping[str, str], hashed: bool = False) -> str:
+def name_of(start: str, differing: Mapping[str, str]) -> str:
     """Name a job by what differs, e.g. mine-learning_rate=0.0002-target=0.6; the same for the same overrides.
+
+    Where a value or the name is not all told, a hash of what differs ends it.
 
     Args:
         start: of the name.
         differing: values by key. A key is told by its last word, or by as many as tell it from the others.
-        hashed: end with a hash of what differs, as is done where a value or the name is cut.
     """
     keys = _short_keys(list(differing))
-    pieces = [start] if start else []
+    pieces, says_all = [start] if start else [], True
     for key in sorted(differing, key=keys.__getitem__):  # however it was typed
         word, is_whole = _short_value(differing[key])
         pieces.append(f"{keys[key]}={word}")
-        hashed |= not is_whole
+        says_all &= is_whole
     name = "-".join(pieces)
-    if len(name) <= LONGEST_NAME and not hashed:
+    if len(name) <= LONGEST_NAME and says_all:
         return name
     digest = hashlib.sha256(json.dumps(sorted(differing.items())).encode()).hexdigest()[:6]
     return f"{name[: LONGEST_NAME - 7]}-{digest}"
@@ -136,11 +133,13 @@ def _short_keys(keys: list[str]) -> dict[str, str]:
 
 
 def _short_value(value: str) -> tuple[str, bool]:
-    """A value as a name may hold it, and whether nothing of it was cut off."""
+    """A value as a name may hold it, and whether it says all of the value."""
     if _NUMBER.fullmatch(value) and not value.lstrip("+-").isdigit():
         return (short := f"{float(value):.4g}"), float(short) == float(value)
-    word = re.sub(r"[^\w.+,]+", "-", value, flags=re.ASCII).strip("-") or "none"
-    return word[:LONGEST_VALUE].rstrip("-"), len(word) <= LONGEST_VALUE
+    if re.fullmatch(r"-?\d{1,20}", value):
+        return value, True
+    word = re.sub(r"[^\w.+,]+", "-", value, flags=re.ASCII).strip("-")[:LONGEST_VALUE].rstrip("-")
+    return word or "none", word == value
 
 
 def make_folder(sweep: Sweep, folder: Path | None = None) -> Path:
@@ -190,7 +189,7 @@ class Job:
             # The prefix says these.
             said = {"model"} if "data.path" in self._differing else {"model", "data"}
             differing = {key: value for key, value in differing.items() if key not in said}
-        self.name = name_of(name or slug(prefix), differing, self._sweep.hashed and bool(differing))
+        self.name = name_of(name or slug(prefix), differing)
         about = {
             "job": self.folder.as_posix(),
             "group": (self._sweep.name or self.folder.parent.name) if self._differing else None,
@@ -206,8 +205,13 @@ class Job:
         return self.name
 
     def record(self, state: Literal["began", "finished", "failed", "stopped"], reason: str = "") -> None:
-        """Write down how the job stands, for the sweep's summary."""
-        _write(self.folder / RECORD, {"run": self.name, "state": state, "reason": reason})
+        """Write down how the job stands, for the summary; of several ranks the first does, or who fails."""
+        place, path = find_place(), self.folder / RECORD
+        if place.size > 1 and path.exists():
+            before = json.loads(path.read_text(encoding="utf-8"))["state"]
+            if (state != "failed" and not place.is_first) or (state != "began" and before == "failed"):
+                return
+        _write(path, {"run": self.name, "state": state, "reason": reason})
 
     def discard(self) -> None:
         """Remove the run's folder if nothing was begun in it."""

@@ -6,6 +6,7 @@ and not the whole sweep again. This process trains nothing. It hands signals on,
 
 import ctypes
 import json
+import math
 import os
 import signal
 import socket
@@ -40,15 +41,17 @@ def launch(count: int, task: dict[str, Any]) -> Any:
         SystemExit: with the ranks' status, if they were stopped by a signal and have saved.
         ChildProcessError: if one failed; it has said why.
     """
+    ranks: list[subprocess.Popen[bytes]] = []
+    before = {number: signal.signal(number, _HandOn(ranks)) for number in signals.STOP}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "task.json"
-        path.write_text(json.dumps({**task, "parent": os.getpid(), "argv": sys.argv}), encoding="utf-8")
+        about = {"parent": os.getpid(), "argv": sys.argv, "received": signals.received()}
+        path.write_text(json.dumps({**task, **about}), encoding="utf-8")
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
             port = found.getsockname()[1]
-        ranks = [_start(rank, count, port, path) for rank in range(count)]
-        before = {number: signal.signal(number, _hand_on(ranks)) for number in signals.STOP}
         try:
+            ranks += [_start(rank, count, port, path) for rank in range(count)]
             status, culprit = _watch(ranks)
         finally:
             for rank in ranks:
@@ -56,12 +59,16 @@ def launch(count: int, task: dict[str, Any]) -> Any:
                 rank.wait()
             for number, handler in before.items():
                 signal.signal(number, handler)
-        if culprit:
-            sys.stderr.write(_words(path, culprit).read_text(encoding="utf-8", errors="replace"))
+        said = _words(path, culprit).read_text(encoding="utf-8", errors="replace") if culprit else ""
+        sys.stderr.write(said)
         if status - 128 in signals.STOP:
             sys.exit(status)
         if status:
-            raise ChildProcessError(f"rank {culprit} ended with status {status}, and the others with it")
+            why = [line.partition(": ")[2] for line in said.splitlines() if line.startswith("Error")]
+            reason = f" ({why[-1]})" if why else ""
+            raise ChildProcessError(
+                f"rank {culprit} ended with status {status}, and the others with it{reason}"
+            )
         return json.loads(path.with_name("result.json").read_text(encoding="utf-8"))
 
 
@@ -84,13 +91,23 @@ def _words(path: Path, rank: int) -> Path:
     return path.with_name(f"rank-{rank}.txt")
 
 
-def _hand_on(ranks: list[subprocess.Popen[bytes]]) -> Any:
-    def hand_on(number: int, frame: FrameType | None) -> None:
-        for rank in ranks:
-            if rank.poll() is None:
-                rank.send_signal(number)
+class _HandOn:
+    """Hands signals on; a second Ctrl-C ends the ranks, since one that waits for another hears none."""
 
-    return hand_on
+    def __init__(self, ranks: list[subprocess.Popen[bytes]]) -> None:
+        self._ranks = ranks
+        self._interrupted = math.inf
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        is_second = number == signal.SIGINT and now - self._interrupted > signals.PATIENCE_S
+        if number == signal.SIGINT:
+            self._interrupted = min(self._interrupted, now)
+        for rank in self._ranks:
+            if rank.poll() is None:
+                rank.send_signal(signal.SIGKILL if is_second else number)
+        if not self._ranks:
+            signals.note(number)
 
 
 def _watch(ranks: list[subprocess.Popen[bytes]]) -> tuple[int, int]:
@@ -125,8 +142,10 @@ def main() -> NoReturn:
     if os.getppid() != task.pop("parent"):
         sys.exit(1)  # it was killed before the line above
     sys.argv = task.pop("argv")
-    if "SLURM_JOB_ID" in os.environ:
+    if (received := task.pop("received")) or "SLURM_JOB_ID" in os.environ:
         signals.listen()
+    if received:
+        signals.note(received)
     from kaleidogan import cli
 
     result = cli.execute(**task)

@@ -1,12 +1,11 @@
 """One training from start to end: build the parts, play, and say where everything is."""
 
 import errno
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -26,6 +25,7 @@ from kaleidogan.training.callbacks.preempt import Preempt, Stopped
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.launch import launch
 from kaleidogan.training.logging import CSV, Wandb
+from kaleidogan.training.place import Place, find_place
 from kaleidogan.training.resume import check_changes, notes
 from kaleidogan.training.trainer import count_devices
 
@@ -94,7 +94,7 @@ def train(
     """
     pictures = build(data)
     pictures.check()
-    place = ranks.find_place()
+    place = find_place()
     machine = config["trainer"]
     if place.size == 1 and (count := count_devices(machine["accelerator"], machine["devices"])) > 1:
         task = {"settings": config, "choices": choices, "overrides": overrides}
@@ -135,11 +135,15 @@ def ending(run: runs.Run) -> Iterator[None]:
         run.record_status("stopped", str(stopped))
         if slurm.job_id() is None:
             signals.forget()  # else they are listened to until the end: requeuing a job sends it another
-        leave(run, stopped)
+        run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} name={run.name}")
+        ranks.gather(None)  # a rank that left before the first has saved would be taken for a failure
+        sys.exit(128 + stopped.number)
     except Exception as error:
         signals.forget()
         with suppress(OSError):  # the disk may be full
-            run.record_status("failed", f"{type(error).__name__}: {error}")
+            first = str(error).partition("\n")[0]
+            others = "another rank ended, log.txt may say why: " if ranks.is_broken(error) else ""
+            run.record_status("failed", f"{others}{type(error).__name__}: {first}")
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise OSError(run.full_disk()) from error
         raise
@@ -147,29 +151,14 @@ def ending(run: runs.Run) -> Iterator[None]:
     run.record_status("finished")
 
 
-def leave(run: runs.Run, stopped: Stopped) -> NoReturn:
-    """End with the signal's status; a SLURM job that its user has not cancelled starts again by itself.
-
-    Raises:
-        OSError: if SLURM does not requeue the job.
-    """
-    run.say(f"stopped by {stopped} and saved. To go on: {sys.argv[0]} name={run.name}")
-    is_sent = stopped.number != signal.SIGINT  # Ctrl-C comes from someone who sits there
-    if run.speaks and is_sent and (job := slurm.job_id()) and not slurm.was_cancelled():
-        slurm.requeue()
-        run.say(f"SLURM starts job {job} again and goes on by itself")
-    ranks.gather(None)  # a rank that left before the first has saved would be taken for a failure
-    sys.exit(128 + stopped.number)
-
-
-def open_run(name: str | None, prefix: str, overrides: list[str], place: ranks.Place) -> runs.Run:
+def open_run(name: str | None, prefix: str, overrides: list[str], place: Place) -> runs.Run:
     """Find the run's folder, the same on all ranks; without a name the first one finds a new number."""
     if name is None:
         name = ranks.broadcast(runs.unnamed_run(prefix, overrides).name if place.is_first else None)
     return runs.Run(name, rank=place.rank)
 
 
-def find_start(run: runs.Run, resume: str, place: ranks.Place) -> tuple[Path, checkpoints.Checkpoint] | None:
+def find_start(run: runs.Run, resume: str, place: Place) -> tuple[Path, checkpoints.Checkpoint] | None:
     """Read the checkpoint that training goes on from, the same on all ranks; None: it begins."""
     found = None
     if place.is_first:
@@ -211,7 +200,7 @@ def play(
     trainer: pl.Trainer = build(
         config["trainer"],
         folder=run.folder,
-        callbacks=[*steering(gan, run), *watching, keep, Preempt(keep)],
+        callbacks=[*steering(gan, run), *watching, keep, Preempt(keep, run)],
         loggers=list(loggers),
     )
     if config["compile"]:

@@ -1,4 +1,4 @@
-"""Ranks: which of a training's processes this one is, and what they tell one another.
+"""Ranks: what a training's processes tell one another.
 
 A batch is shared equally by the ranks, each of which holds all weights. Gradients are averaged once a step,
 just before the optimiser takes it, and so are the figures that each rank has found on its part of the batch.
@@ -6,8 +6,7 @@ just before the optimiser takes it, and so are the figures that each rank has fo
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,52 +15,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from kaleidogan.training import slurm
+from kaleidogan.training.place import Place
 
 FIRST_PORT, PORTS = 20000, 20000
 """Where the ranks of a SLURM job meet: a port that follows from the job's number."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a process stands among those of its training.
-
-    Attributes:
-        rank: its number, from 0.
-        size: how many there are.
-        local_rank: its number among those of its machine.
-        local_size: how many there are on its machine.
-    """
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
-
-    @property
-    def is_first(self) -> bool:
-        """Whether it is the one that speaks, saves and records."""
-        return self.rank == 0
-
-
-def find_place(environment: Mapping[str, str] = os.environ) -> Place:
-    """Read this process's place from what torchrun, srun or our own launcher has set.
-
-    Raises:
-        ValueError: if the environment names a rank that cannot be.
-    """
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    if "RANK" not in environment and slurm.is_task(environment):
-        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
-    elif "RANK" not in environment or "WORLD_SIZE" not in environment:
-        return Place()
-    # SLURM counts tasks by node, e.g. 2(x3),1.
-    rank, size, local_rank, local_size = (
-        int(re.match(r"\d+", environment.get(name, default))[0])  # type: ignore[index]
-        for name, default in zip(names, ("0", "1", "0", "1"), strict=True)
-    )
-    if not 0 <= rank < size:
-        raise ValueError(f"{names[0]}={rank} is not a rank of {names[1]}={size}")
-    return Place(rank, size, local_rank, local_size)
 
 
 def join(place: Place, timeout_s: float) -> None:
@@ -94,6 +51,13 @@ def leave() -> None:
     """Part from the other ranks."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def is_broken(error: Exception) -> bool:
+    """Whether an error says that another rank has gone, or does not answer."""
+    return isinstance(error, dist.DistBackendError) or (
+        isinstance(error, RuntimeError) and re.search("gloo|nccl", str(error), re.I) is not None
+    )
 
 
 def size() -> int:

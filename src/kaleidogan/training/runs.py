@@ -110,7 +110,7 @@ class Run:
         to its last checkpoint counts.
         """
         if status == "failed":
-            self.note(f"ended by {reason}")
+            self.note(f"{f'rank {self._rank} ' * (not self.speaks)}ended by {reason}")
         if not self.speaks:
             return
         state, now = self._state(), time.time()

@@ -22,10 +22,11 @@ _before: dict[int, Any] = {}
 def listen() -> None:
     """Note the signals from now on. A second Ctrl-C quits at once; others are as patient as their sender."""
     if threading.current_thread() is threading.main_thread() and not _before:
-        _before.update({number: signal.signal(number, _note) for number in STOP})
+        _before.update({number: signal.signal(number, note) for number in STOP})
 
 
-def _note(number: int, frame: FrameType | None) -> None:
+def note(number: int, frame: FrameType | None = None) -> None:
+    """Note a signal; as a handler, or for one that came to another process."""
     now = time.monotonic()
     if number == signal.SIGINT and _received and now - _received[0][1] > PATIENCE_S:
         signal.signal(number, signal.SIG_DFL)

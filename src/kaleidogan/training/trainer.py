@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kaleidogan.settings import Count, Positive, count_workers
 from kaleidogan.training import ranks
+from kaleidogan.training.place import Place, find_place
 
 
 def trainer(
@@ -44,7 +45,7 @@ def trainer(
         loggers: what records.
     """
     quiet_lightning()
-    place = ranks.find_place()
+    place = find_place()
     if threads is None and place.local_size > 1:
         threads = max(1, count_workers(None) // place.local_size)
     if threads is not None:
@@ -73,7 +74,7 @@ def trainer(
     return made
 
 
-def find_device(accelerator: str, place: ranks.Place) -> torch.device:
+def find_device(accelerator: str, place: Place) -> torch.device:
     """Find this rank's device.
 
     Raises:
@@ -95,10 +96,17 @@ def find_device(accelerator: str, place: ranks.Place) -> torch.device:
 
 
 def count_devices(accelerator: str, devices: Literal["auto"] | int) -> int:
-    """How many processes of this machine train."""
-    if devices != "auto":
-        return devices
-    return max(1, torch.cuda.device_count()) if accelerator != "cpu" else 1
+    """How many processes of this machine train.
+
+    Raises:
+        ValueError: if there are not as many GPUs.
+    """
+    there = torch.cuda.device_count() if accelerator != "cpu" else 0
+    if devices == "auto":
+        return max(1, there)
+    if there and devices > there:
+        raise ValueError(f"trainer.devices={devices}: there are {there} GPUs; set trainer.devices=auto")
+    return devices
 
 
 class Ranks(SingleDeviceStrategy):
@@ -108,7 +116,7 @@ class Ranks(SingleDeviceStrategy):
     there always are some: each player's, while the other learns.
     """
 
-    def __init__(self, device: torch.device, place: ranks.Place) -> None:
+    def __init__(self, device: torch.device, place: Place) -> None:
         super().__init__(device)
         self.global_rank, self.local_rank, self.world_size = place.rank, place.local_rank, place.size
         self.node_rank = place.rank // place.local_size
@@ -121,9 +129,9 @@ class Ranks(SingleDeviceStrategy):
 
     def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
         """The mean of a tensor over all ranks, or the sum or what else PyTorch reduces by."""
-        if not isinstance(tensor, Tensor) or reduce_op == "mean":
-            return ranks.mean(tensor) if isinstance(tensor, Tensor) else tensor
-        return ranks.combine(tensor, reduce_op)
+        if not isinstance(tensor, Tensor):
+            return tensor
+        return ranks.mean(tensor) if reduce_op == "mean" else ranks.combine(tensor, reduce_op)
 
     def barrier(self, *args: Any, **kwargs: Any) -> None:
         """Wait for the others."""

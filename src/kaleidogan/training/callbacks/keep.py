@@ -162,10 +162,8 @@ class Keep(pl.Callback):
         Raises:
             RuntimeError: if the ranks' weights have come to differ.
         """
-        if not is_finite(gan):
-            return
         states = gather_states(gan)
-        if not trainer.is_global_zero:
+        if states is None or not trainer.is_global_zero:
             return
         is_best = self._is_best(trainer, gan)
         content = collect(trainer, gan, self._run, self._config, states)
@@ -202,20 +200,30 @@ class Keep(pl.Callback):
         return int(images // (self._every * 1000)) if self._every else 0
 
 
-def gather_states(gan: GAN) -> list[dict[str, Any]]:
-    """Where each rank's random number generators stand.
+def gather_states(gan: GAN) -> list[dict[str, Any]] | None:
+    """Where each rank's random number generators stand; None if some rank's weights are no numbers.
 
     Raises:
         RuntimeError: if the ranks' weights, which have seen the same gradients, differ nevertheless.
     """
-    weights = float(sum(parameter.detach().double().sum() for parameter in gan.parameters()))
-    found = ranks.gather((weights, random_state()))
-    if len({weights for weights, _ in found}) > 1:
+    if ranks.size() == 1:
+        return [random_state()] if is_finite(gan) else None
+    found = ranks.gather((is_finite(gan), checksum(gan), random_state()))
+    if not all(finite for finite, _, _ in found):
+        return None
+    if len({weights for _, weights, _ in found}) > 1:
         raise RuntimeError(
-            f"the ranks' weights have come to differ (their sums: {[weights for weights, _ in found]}): this "
-            "is a fault of the machine or of this software; the last checkpoint is good"
+            "the ranks' weights have come to differ: this is a fault of the machine or of this software; the "
+            "last checkpoint is good"
         )
-    return [state for _, state in found]
+    return [state for _, _, state in found]
+
+
+def checksum(gan: GAN) -> int:
+    """The sum of all weights' bits, as whole numbers: the same on any device."""
+    as_number = {4: torch.int32, 8: torch.int64}
+    bits = (parameter.detach().view(as_number[parameter.itemsize]) for parameter in gan.parameters())
+    return sum(int(part.sum(dtype=torch.int64)) for part in bits)
 
 
 def collect(

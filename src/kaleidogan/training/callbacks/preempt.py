@@ -5,9 +5,10 @@ from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 
-from kaleidogan.training import ranks, signals
+from kaleidogan.training import ranks, signals, slurm
 from kaleidogan.training.callbacks.keep import Keep
 from kaleidogan.training.gan import GAN
+from kaleidogan.training.runs import Run
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
@@ -25,10 +26,12 @@ class Preempt(pl.Callback):
 
     Args:
         keep: what saves.
+        run: is told what SLURM does.
     """
 
-    def __init__(self, keep: Keep) -> None:
+    def __init__(self, keep: Keep, run: Run) -> None:
         self._keep = keep
+        self._run = run
         self._agreement = ranks.Agreement()
         self._number = 0
 
@@ -59,6 +62,14 @@ class Preempt(pl.Callback):
             self._leave(trainer, self._number)
 
     def _leave(self, trainer: pl.Trainer, number: int) -> NoReturn:
+        """Have SLURM start its job again, unless its user has cancelled it; then end the records.
+
+        In this order, since a server may let a logger wait for longer than SLURM does.
+        """
+        is_sent = number != signal.SIGINT  # Ctrl-C comes from someone who sits there
+        if trainer.is_global_zero and is_sent and (job := slurm.job_id()) and not slurm.was_cancelled():
+            slurm.requeue()
+            self._run.say(f"saved; SLURM starts job {job} again, which goes on by itself")
         for logger in trainer.loggers:
             logger.finalize("stopped")
         raise Stopped(number)

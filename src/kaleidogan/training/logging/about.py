@@ -1,6 +1,5 @@
 """What is told of a run beside its numbers: the settings that matter, words to find it by, the machine."""
 
-import os
 import platform
 import socket
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ import torch
 
 from kaleidogan import __version__
 from kaleidogan.config import TARGET
+from kaleidogan.training import ranks, slurm
 
 UNTOLD = {
     *("name", "resume", "allow_changes", "debug", "logger"),
@@ -66,18 +66,14 @@ def chosen_tags(config: Mapping[str, Any], choices: Mapping[str, Any]) -> list[s
 def environment() -> dict[str, Any]:
     """The versions and the machine that this start runs with."""
     on_gpu = torch.cuda.is_available()
-    ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    job = os.environ.get("SLURM_JOB_ID")
-    if job and (array := os.environ.get("SLURM_ARRAY_JOB_ID")):
-        job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}"
     found = {
         "kaleidogan": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda if on_gpu else None,
         "gpu": torch.cuda.get_device_name() if on_gpu else None,
-        "ranks": ranks,
+        "ranks": ranks.size(),
         "host": socket.gethostname(),
-        "slurm_job": job,
+        "slurm_job": slurm.job_id(),
     }
     return {key: value for key, value in found.items() if value is not None}

@@ -206,6 +206,7 @@ class Wandb(Logger):
 
     def _lose(self, error: Exception) -> None:
         self._over, self._experiment, self._url = True, None, None
+        self._told = None  # the earlier records may be all there is of the story
         command = f" To send what there is: {self.address}" if self.address else ""
         reason = (str(error).splitlines() or [""])[0]
         self._run.say(
