@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -11,9 +12,17 @@ from typing import Any
 
 import torch
 
-from kaleidogan import cli
-from kaleidogan.training import ranks
+from kaleidogan import cli, config
+from kaleidogan.training import play, ranks
 from kaleidogan.training.place import find_place
+
+
+def preload() -> None:
+    """Import what a training does, once and not in each fork."""
+    for path in (*config.CONF.glob("*/*.yaml"), *config.CONF.glob("*.yaml")):
+        for target in re.findall(r"_target_: (kaleidogan\.training\S+)", path.read_text()):
+            config.locate(target)
+    assert play
 
 
 def begin(count: int, work: Callable[[int], Any]) -> list[ForkProcess]:
@@ -21,6 +30,7 @@ def begin(count: int, work: Callable[[int], Any]) -> list[ForkProcess]:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
+    preload()
     context = multiprocessing.get_context("fork")
     started = [context.Process(target=_be_rank, args=(rank, count, port, work)) for rank in range(count)]
     for process in started:
