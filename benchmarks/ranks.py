@@ -29,7 +29,7 @@ from kaleidogan.training.augment.ada import ADA
 from kaleidogan.training.gan import GAN
 from kaleidogan.training.modules import StyleGAN2ADA
 from kaleidogan.training.place import find_place
-from kaleidogan.training.trainer import trainer
+from kaleidogan.training.trainer import best_precision, trainer
 
 WARM = 3
 
@@ -76,6 +76,7 @@ def play(way: str, count: int, batch: int, batches: int, resolution: int) -> Non
         batch_size=None,
     )
     watch = Watch()
+    precision = best_precision("cpu")
     with TemporaryDirectory() as folder:
         if way == "ddp":
             lightning = pl.Trainer(
@@ -83,6 +84,7 @@ def play(way: str, count: int, batch: int, batches: int, resolution: int) -> Non
                 devices=count,
                 strategy=DDPStrategy(find_unused_parameters=True, process_group_backend="gloo"),
                 plugins=[TorchElasticEnvironment()],
+                precision=precision,
                 default_root_dir=folder,
                 callbacks=[watch],
                 **dict.fromkeys(
@@ -95,7 +97,7 @@ def play(way: str, count: int, batch: int, batches: int, resolution: int) -> Non
                 ranks.join(place, 100)
             lightning = trainer(
                 accelerator="cpu",
-                precision="32-true",
+                precision=precision,
                 threads=1,
                 folder=Path(folder),
                 callbacks=[watch],
@@ -119,24 +121,26 @@ def start(way: str, options: argparse.Namespace) -> list[float]:
         environment = {**os.environ, **{key: str(value) for key, value in more.items()}}
         started.append(
             subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
         )
-    said = [process.communicate()[0].split() for process in started]
-    return [float(word) for word in said[0][-2:]]
+    said = [process.communicate() for process in started]
+    if any(process.returncode for process in started):
+        sys.exit(said[0][1])
+    return [float(word) for word in said[0][0].split()[-2:]]
 
 
 def main() -> None:
     """Print what a batch takes each way."""
     parser = argparse.ArgumentParser(description="What several ranks cost.")
     parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=8, help="images a rank")
-    parser.add_argument("--batches", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=4, help="images a rank")
+    parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--resolution", type=int, default=64)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--way", choices=("alone", "ours", "ddp"))
     options = parser.parse_args()
-    options.given = [word for word in sys.argv[1:] if word != "--"]
+    options.given = sys.argv[1:]
     if options.way:
         play(options.way, options.ranks, options.batch, options.batches, options.resolution)
         return
