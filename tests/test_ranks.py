@@ -159,7 +159,14 @@ def farthest(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) ->
     return max(float((found[key].double() - wanted[key].double()).abs().max()) for key in found)
 
 
-@pytest.mark.parametrize("model", SETTINGS)
+@pytest.mark.parametrize(
+    "model",
+    [
+        "DCGAN",
+        "StyleGAN2ADA",
+        *(pytest.param(model, marks=pytest.mark.slow) for model in ("ProGAN", "SWAGAN")),
+    ],
+)
 def test_two_ranks_equal_one_process_that_plays_both(model, tmp_path):
     lengths = {torch.float64: STEPS, torch.float32: 1}
 

@@ -226,6 +226,7 @@ def test_a_single_job_by_joblib_is_the_run_of_that_name(folder, capfd):
     assert names() == {"one"}
 
 
+@pytest.mark.slow
 def test_wandb_gets_the_sweep_as_a_group_and_what_differs_as_tags(sweep):
     def told(name):
         wandb.teardown()  # W&B's own process writes the end
@@ -288,6 +289,7 @@ def test_a_search_finds_the_best_and_is_repeated_without_training_again(sweep, c
     assert len(names()) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*declarative_base")
 def test_a_search_goes_on_after_a_failed_trial(sweep, capsys):
     assert sweep(*SEARCH, "hydra.sweeper.n_trials=6", "batch_size=8,64") == 1

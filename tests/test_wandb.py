@@ -44,6 +44,7 @@ def table(run: Path) -> list[tuple[int, float]]:
         return [(int(row["images"]), float(row["loss/generator"])) for row in csv.DictReader(stream)]
 
 
+@pytest.mark.slow
 def test_what_a_run_tells_of_itself(train):
     settings = ["logger=wandb", "logger.wandb.group=g", "logger.wandb.tags=[mine]", "augment=ada"]
     run = train(
@@ -229,6 +230,7 @@ def online(monkeypatch, url: str) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", url)
 
 
+@pytest.mark.slow
 def test_online_off_and_back_is_one_story(tmp_path, server, monkeypatch):
     run = Run("a", tmp_path)
     run.folder.mkdir()
@@ -249,6 +251,7 @@ def test_online_off_and_back_is_one_story(tmp_path, server, monkeypatch):
     assert logger.address.startswith(server.url)
 
 
+@pytest.mark.slow
 def test_a_slow_server_is_not_waited_for(tmp_path, server):
     server.seconds = 0.3
     run = Run("a", tmp_path)
@@ -262,6 +265,7 @@ def test_a_slow_server_is_not_waited_for(tmp_path, server):
     assert len(points(server.history(run.id))) == 101
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["silent", "closed"])
 def test_a_server_that_is_lost_midway_is_not_waited_for(tmp_path, server, capsys, how):
     run = Run("a", tmp_path)
@@ -289,6 +293,7 @@ def test_a_server_that_is_lost_midway_is_not_waited_for(tmp_path, server, capsys
     assert points(found["history"]) == [(100 * tick, tick + 0.5) for tick in range(1, 13)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["silent", "closed"])
 def test_a_server_that_is_away_at_the_start_is_not_waited_for(tmp_path, monkeypatch, capsys, how):
     with socket.socket() as port:
@@ -313,6 +318,7 @@ def test_a_server_that_is_away_at_the_start_is_not_waited_for(tmp_path, monkeypa
     assert not list(run.folder.glob("wandb/run-*"))  # what the attempt left
 
 
+@pytest.mark.slow
 def test_an_artifact_is_not_waited_for_and_ends_no_record(tmp_path, server, capsys):
     run = Run("a", tmp_path)
     run.checkpoints.mkdir(parents=True)
@@ -364,6 +370,7 @@ def test_a_training_outlives_the_client(tmp_path):
     assert "the training's end" in done.stdout
 
 
+@pytest.mark.slow
 def test_online_by_force_says_that_the_server_is_away(tmp_path, monkeypatch):
     online(monkeypatch, "http://127.0.0.1:9")
     logger = Wandb(run=Run("a", tmp_path), config={}, choices={}, mode="online", init_timeout_s=1.0)
