@@ -1,6 +1,7 @@
 """A real SLURM: jobs that are signalled, requeued, preempted, cancelled, and that lose their node."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -104,6 +105,7 @@ def test_a_cancelled_job_is_told_from_one_that_must_go_on(tmp_path, slurm, job, 
     assert f" {not cancelled}\n" not in words
 
 
+@pytest.mark.skipif("CI" in os.environ, reason="SLURM's shortest limit takes a minute and a half")
 def test_a_job_at_its_time_limit_goes_on(tmp_path, slurm, job):
     number = job(f"srun {sys.executable} answer.py wait requeue", "--time=1")
     assert "SIGTERM False" in said(tmp_path, "SIGTERM", timeout=150)
@@ -225,7 +227,7 @@ def test_a_sweep_is_an_array_of_jobs_and_one_that_is_requeued_is_not_failed(tmp_
     assert all(len(each) == 20 for each in told.values())
 
 
-def test_a_signal_before_python_listens_has_the_job_requeued_and_scancel_ends_it(tmp_path, slurm):
+def test_a_signal_in_start_up_has_the_job_requeued_and_scancel_ends_it(tmp_path, slurm):
     number = train(slurm, tmp_path / "a", "name=a", "logger=csv")
     wait("the task", lambda: f"{number}.0" in slurm.run("squeue", "-h", "--steps", "-o", "%i"))
     time.sleep(0.5)
@@ -233,9 +235,10 @@ def test_a_signal_before_python_listens_has_the_job_requeued_and_scancel_ends_it
     slurm.start_again(number)
     run = tmp_path / "a" / "runs" / "a"
     wait_for_checkpoint(slurm, number, run, 0.0)
+    before = (run / "log.txt").read_text()
     slurm.run("scancel", number)
     slurm.wait_for(number, "CANCELLED")
-    told = (run / "log.txt").read_text()
+    told = (run / "log.txt").read_text().removeprefix(before)
     assert "stopped by SIGTERM and saved" in told
     assert "again" not in told
     assert slurm.show(number, "Restarts") == "1"
