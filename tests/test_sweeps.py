@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import wandb
 import yaml
+from joblib.externals.loky import get_reusable_executor
 
 import wandb_file
 from conftest import TINY, small, write_set
@@ -219,6 +220,8 @@ def test_a_plugin_that_is_missing_is_named_with_its_extra(option, monkeypatch):
 
 @pytest.mark.slow
 def test_a_single_job_by_joblib_is_the_run_of_that_name(folder, capfd):
+    # joblib keeps its processes for the next sweep of this one, and theirs is another test's folder.
+    get_reusable_executor().shutdown(wait=True)
     write_set(folder / "set")
     settings = [*SETTINGS, "data.num_workers=1", "launcher=joblib", "name=one"]
     cli.run("train", settings, program="train.py")
